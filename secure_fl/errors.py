@@ -24,7 +24,7 @@ class SecureFLError(Exception):
 
     code: ClassVar[str] = "secure-fl"
 
-    def __init__(self, problem: str, *, field: str, value: object, remedy: str) -> None:
+    def __init__(self, problem: str, field: str, value: object, remedy: str) -> None:
         self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
         super().__init__(
             _printable(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
@@ -34,12 +34,7 @@ class SecureFLError(Exception):
         """The same error with the place where it came up before the problem, and another remedy
         where one is given.
         """
-        return type(self)(
-            f"{where}: {self.problem}",
-            field=self.field,
-            value=self.value,
-            remedy=self.remedy if remedy is None else remedy,
-        )
+        return type(self)(f"{where}: {self.problem}", self.field, self.value, remedy or self.remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
         """For worker processes, which send their errors back: the message is kept, not

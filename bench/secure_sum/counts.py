@@ -21,13 +21,13 @@ from statistics import median
 import numpy as np
 
 from bench.harness import RESULTS, append_row, provenance
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import EmbeddedRound, Outcome
 from bench.secure_sum.page import COUNTS_CSV, write_page
 from secure_fl.config.security import SecurityConfig
 from secure_fl.secure_sum.block_codec import body_bytes
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.counts import proved_head
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.sizes import sum_bytes
 

@@ -23,14 +23,14 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import EmbeddedRound, Outcome
 from secure_fl.crypto.envelope import Phase, open_envelope, sign_envelope
 from secure_fl.crypto.key_streams import WORDS
 from secure_fl.he.bfv import BfvClient
 from secure_fl.he.seal_bridge import import_optional
 from secure_fl.secure_sum.block_codec import Adder, body_bytes, protect, server_cipher
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
 from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
 

@@ -17,6 +17,7 @@ Not covered: a sender that lies inside the body; who may read it; traffic analys
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -36,6 +37,7 @@ _FIXED = struct.Struct("<4sBIHHHQ32s32s32s")
 _MAGIC = b"SFE1"
 _SIGNATURE = 64
 _PURPOSE = b"envelope"
+_PRINTABLE = re.compile("[!-~]{1,255}")
 NO_KEY = bytes(32)
 """The key fingerprint of suites without homomorphic encryption."""
 
@@ -105,19 +107,12 @@ class Header:
     body_hash: bytes = bytes(32)
 
     def encode(self) -> bytes:
-        """The signed bytes.
-
-        Raises:
-            SecureSumError: a number or text does not fit its field.
-        """
+        """The signed bytes. Raises SecureSumError: a number or text does not fit its field."""
         place = (int(self.phase), self.round, self.pools, self.chunk, self.chunks)
         numbers = (*place, self.body_length)
         digests = (self.key_fingerprint, self.roster_digest, self.body_hash)
         texts = (self.suite, self.parameters, self.federation, self.sender)
-        plain = all(
-            0 < len(text) < 256 and text.isascii() and text.isprintable() and " " not in text
-            for text in texts
-        )
+        plain = all(_PRINTABLE.fullmatch(text) for text in texts)
         try:
             fixed = _FIXED.pack(_MAGIC, *numbers, *digests)
         except struct.error:
@@ -127,9 +122,7 @@ class Header:
                 "counts below 65536, texts of 1 to 255 printable ASCII characters, digests of 32 "
                 "bytes, chunk below chunks"
             )
-            raise SecureSumError(
-                "a field does not fit", field="header", value=numbers, remedy=remedy
-            )
+            raise SecureSumError("a field does not fit", "header", numbers, remedy)
         return fixed + b"".join(bytes([len(text)]) + text.encode("ascii") for text in texts)
 
 
@@ -164,20 +157,15 @@ class Seen:
     digests: dict[tuple[str, int, int, int], bytes] = field(default_factory=dict)
 
     def check(self, header: Header) -> None:
-        """Refuse a second message in the same place.
-
-        Raises:
-            RefusedError: `replayed` for the same message again, `duplicate` for another one.
-        """
+        """Refuse a second message in one place: `replayed` where it is equal, or `duplicate`."""
         earlier = self.digests.get(_place(header))
         if earlier is None:
             return
         where = (header.sender, header.round, header.phase.name, header.chunk)
         if earlier == _identity_of(header):
             raise _refuse(Reason.REPLAYED, "accepted already", "message", where)
-        raise _refuse(
-            Reason.DUPLICATE, "another message of this sender is in its place", "message", where
-        )
+        problem = "another message of this sender is in its place"
+        raise _refuse(Reason.DUPLICATE, problem, "message", where)
 
     def record(self, header: Header) -> None:
         """Remember a message that was accepted."""
@@ -208,18 +196,14 @@ def head_bytes(header: Header) -> int:
 
 
 def sign_in_place(identity: Identity, header: Header, message: memoryview) -> None:
-    """`sign_envelope` for a large body that lies in its place already, `head_bytes` behind the
-    start of `message`: it is not copied.
-    """
+    """`sign_envelope`, in place: the body lies `head_bytes` behind the start of `message`."""
     start = head_bytes(header)
     message[:start] = _signed_head(identity, header, message[start:])
 
 
 def read_header(data: bytes | memoryview) -> Header:
     """The header as it claims to be: nothing is checked but its form. For routing and records only.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`.
+    Raises RefusedError: `truncated` or `malformed`.
     """
     return _parse(memoryview(data))[0]
 
@@ -259,10 +243,7 @@ def open_envelope(
 
 def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
     """The header of a message whose body is elsewhere, from the `head_bytes` before it: what its
-    sender signed of it.
-
-    Raises:
-        RefusedError: as `open_envelope`, but for what is about the body.
+    sender signed of it. Raises RefusedError: as `open_envelope`, but for what is about the body.
     """
     header, head, signature, rest = _parse(data)
     if rest:
@@ -274,12 +255,8 @@ def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
 
 def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -> bytes:
     if header.sender != identity.name:
-        raise SecureSumError(
-            "names another sender",
-            field="header",
-            value=header.sender,
-            remedy=f"sign as {identity.name}",
-        )
+        remedy = f"sign as {identity.name}"
+        raise SecureSumError("names another sender", "header", header.sender, remedy)
     head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
     return head + identity.sign(_PURPOSE, head)
 
@@ -311,11 +288,11 @@ def _text(data: bytes | memoryview, start: int) -> tuple[str, int]:
     if start >= len(data) or start + 1 + data[start] > len(data):
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
     raw = bytes(data[start + 1 : start + 1 + data[start]])
-    if not raw or any(byte < 33 or byte > 126 for byte in raw):
-        raise _refuse(
-            Reason.MALFORMED, "a text is empty or not printable ASCII", "header", len(raw)
-        )
-    return raw.decode("ascii"), start + 1 + len(raw)
+    text = raw.decode("latin-1")
+    if not _PRINTABLE.fullmatch(text):
+        problem = "a text is empty or not printable ASCII"
+        raise _refuse(Reason.MALFORMED, problem, "header", len(raw))
+    return text, start + 1 + len(raw)
 
 
 def _check_claims(header: Header, roster: Roster, expected: Expected) -> None:
@@ -375,7 +352,7 @@ def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedEr
         Reason.WRONG_ROSTER: "fetch the roster in force",
     }
     remedy = remedies.get(reason, "send the message as it was written, once")
-    return RefusedError(reason, problem, field=name, value=value, remedy=remedy)
+    return RefusedError(reason, problem, name, value, remedy)
 
 
 def _hashed(body: bytes | memoryview) -> bytes:

@@ -64,9 +64,7 @@ class Member:
     def __post_init__(self) -> None:
         check_name(self.name, "name")
         if self.role not in ROLES:
-            raise SecureSumError(
-                "unknown role", field="role", value=self.role, remedy=f"one of {ROLES}"
-            )
+            raise SecureSumError("unknown role", "role", self.role, f"one of {ROLES}")
         check_signing_key(self.sign, self.name)
         check_agreement_key(self.agree, self.name)
 
@@ -87,57 +85,32 @@ class Member:
 
     @classmethod
     def from_document(cls, value: Any) -> Member:
-        """From JSON.
-
-        Raises:
-            RefusedError: `malformed` or `wrong-key`.
-        """
+        """From JSON. Raises RefusedError: `malformed` or `wrong-key`."""
         found = fields(value, "identity card", _CARD)
-        if (
-            found["format"] != "secure-fl identity 1"
-            or found["role"] not in ROLES
-            or not _NAME.fullmatch(found["name"])
-        ):
+        known = found["format"] == "secure-fl identity 1" and found["role"] in ROLES
+        if not known or not _NAME.fullmatch(found["name"]):
             raise malformed("identity card", "unknown format, role or form of name")
-        return cls(
-            found["name"],
-            found["role"],
-            from_hex(found["sign"], "sign", 32),
-            from_hex(found["agree"], "agree", 32),
-        )
+        sign, agree = (from_hex(found[key], key, 32) for key in ("sign", "agree"))
+        return cls(found["name"], found["role"], sign, agree)
 
     @classmethod
     def from_card(cls, data: bytes) -> Member:
-        """From the card that `Identity.card` wrote, its signature checked.
-
-        Raises:
-            RefusedError: `malformed` or `wrong-signature`.
-        """
-        found = fields(
-            parse_object(data, "identity card"), "identity card", {"card": dict, "signature": str}
-        )
+        """From a signed card. Raises RefusedError: `malformed` or `wrong-signature`."""
+        name, types = "identity card", {"card": dict, "signature": str}
+        found = fields(parse_object(data, name), name, types)
         member = cls.from_document(found["card"])
-        member.verify(
-            b"card", canonical(found["card"]), from_hex(found["signature"], "signature", 64)
-        )
+        signature = from_hex(found["signature"], "signature", 64)
+        member.verify(b"card", canonical(found["card"]), signature)
         return member
 
     def verify(self, purpose: bytes, data: bytes, signature: bytes) -> None:
-        """Check a signature made by `Identity.sign`.
-
-        Raises:
-            RefusedError: `wrong-signature`.
-        """
+        """Check a signature made by `Identity.sign`. Raises RefusedError: `wrong-signature`."""
         try:
             Ed25519PublicKey.from_public_bytes(self.sign).verify(signature, _signed(purpose, data))
         except (InvalidSignature, ValueError):
             remedy = "sign with the key that the roster names"
             raise RefusedError(
-                Reason.WRONG_SIGNATURE,
-                "the signature does not fit",
-                field="signer",
-                value=self.name,
-                remedy=remedy,
+                Reason.WRONG_SIGNATURE, "the signature does not fit", "signer", self.name, remedy
             ) from None
 
 
@@ -152,11 +125,7 @@ class Identity:
 
     @classmethod
     def generate(cls, name: str, role: str = "client") -> Identity:
-        """Fresh keys.
-
-        Raises:
-            SecureSumError: a name or role that is not allowed.
-        """
+        """Fresh keys. Raises SecureSumError: a name or role that is not allowed."""
         identity = cls(name, role, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
         _ = identity.member
         return identity
@@ -164,12 +133,8 @@ class Identity:
     @property
     def member(self) -> Member:
         """The public half of these keys, for a card or a roster."""
-        return Member(
-            self.name,
-            self.role,
-            self._sign.public_key().public_bytes_raw(),
-            self._agree.public_key().public_bytes_raw(),
-        )
+        keys = (self._sign.public_key(), self._agree.public_key())
+        return Member(self.name, self.role, *(key.public_bytes_raw() for key in keys))
 
     def card(self) -> bytes:
         """The public half, signed by itself, for the roster's signer."""
@@ -179,9 +144,7 @@ class Identity:
         )
 
     def sign(self, purpose: bytes, data: bytes) -> bytes:
-        """64 bytes over the data and what it is for, so that one kind of document never passes
-        as another.
-        """
+        """64 bytes over data and purpose, so that one kind of document never passes as another."""
         return self._sign.sign(_signed(purpose, data))
 
     def open_sealed(self, box: bytes, context: bytes) -> bytes:
@@ -196,36 +159,21 @@ class Identity:
             SecureSumError: the file exists, cannot be written, or the passphrase is empty.
         """
         if passphrase == "":
-            raise SecureSumError(
-                "empty",
-                field="passphrase",
-                value="",
-                remedy="give one, or none at all for an unencrypted file",
-            )
+            remedy = "give one, or none at all for an unencrypted file"
+            raise SecureSumError("empty", "passphrase", "", remedy)
         encryption: KeySerializationEncryption = (
             NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
         )
-        pems = (
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode("ascii")
-            for key in (self._sign, self._agree)
-        )
-        sign, agree = pems
-        document = {
-            "format": _PRIVATE,
-            "name": self.name,
-            "role": self.role,
-            "sign": sign,
-            "agree": agree,
-        }
+        document = {"format": _PRIVATE, "name": self.name, "role": self.role}
+        for purpose, key in (("sign", self._sign), ("agree", self._agree)):
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+            document[purpose] = pem.decode("ascii")
         write_secret(path, canonical(document), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: Path, *, passphrase: str | None = None) -> Identity:
-        """Read what `save` wrote.
-
-        Raises:
-            SecureSumError: missing, readable by others, damaged, or the passphrase is missing
-                or wrong.
+        """Read what `save` wrote. Raises SecureSumError: missing, readable by others, damaged, or
+        the passphrase is missing or wrong.
         """
         found = read_identity(path)
         secret = None if passphrase is None else passphrase.encode()
@@ -234,24 +182,17 @@ class Identity:
                 _load_pem(found[key].encode("ascii"), secret) for key in ("sign", "agree")
             )
         except (ValueError, TypeError):
+            problem = "wrong passphrase or damaged file"
             remedy = "give the passphrase exactly where the file has one"
-            raise SecureSumError(
-                "wrong passphrase or damaged file",
-                field="identity file",
-                value=str(path),
-                remedy=remedy,
-            ) from None
+            raise SecureSumError(problem, "identity file", str(path), remedy) from None
         if not isinstance(sign, Ed25519PrivateKey) or not isinstance(agree, X25519PrivateKey):
             raise malformed("identity file", "not an identity of this software")
         return cls(check_name(found["name"], "name"), found["role"], sign, agree)
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """What a private identity's file says; its keys may be encrypted, and are not tried.
-
-    Raises:
-        SecureSumError: missing, a link, readable by others, or something else than a
-            private identity.
+    """What a private identity's file says; its keys may be encrypted, and are not tried. Raises
+    SecureSumError: missing, a link, readable by others, or something else than a private identity.
     """
     found = fields(parse_object(read_secret(path), "identity file"), "identity file", _CARD)
     if found["format"] != _PRIVATE or found["role"] not in ROLES:
@@ -260,18 +201,10 @@ def read_identity(path: Path) -> dict[str, Any]:
 
 
 def check_name(name: str, what: str) -> str:
-    """A name that is safe in files, headers and logs.
-
-    Raises:
-        SecureSumError: another form.
-    """
+    """A name that is safe in files, headers and logs. Raises SecureSumError: another form."""
     if not _NAME.fullmatch(name):
-        raise SecureSumError(
-            "not a plain name",
-            field=what,
-            value=name,
-            remedy="up to 64 letters, digits, dots, dashes, underscores",
-        )
+        remedy = "up to 64 letters, digits, dots, dashes, underscores"
+        raise SecureSumError("not a plain name", what, name, remedy)
     return name
 
 

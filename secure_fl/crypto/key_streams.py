@@ -31,9 +31,7 @@ Slots = NDArray[np.uint64]
 Terms = Sequence[tuple[bytes, int]]
 """Keys, each with the sign (+1 or −1) of its stream."""
 Streams = Callable[[Slots, Terms, int], None]
-"""What adds the streams of `Terms` to a vector modulo a modulus; tests put formal
-variables here.
-"""
+"""What adds the streams of `Terms` to a vector modulo a modulus; tests put variables here."""
 
 WORDS = 2**64
 """The modulus of `masked` alone: words as they are."""
@@ -53,15 +51,11 @@ def runs(slots: int) -> Iterator[tuple[int, int]]:
 
 
 def expand(key: bytes, slots: int, modulus: int = WORDS) -> Slots:
-    """The first `slots` residues of a key's stream, uint64 `[slots]`.
-
-    Raises:
-        SecureSumError: key, number of slots or modulus is not one the generator takes.
+    """The first `slots` residues of a key's stream, uint64 `[slots]`. Raises SecureSumError: key,
+    number of slots or modulus is not one the generator takes.
     """
     if slots < 0:
-        raise SecureSumError(
-            "number of slots is negative", field="slots", value=slots, remedy="ask for 0 or more"
-        )
+        raise SecureSumError("number of slots is negative", "slots", slots, "ask for 0 or more")
     vector: Slots = np.zeros(slots, np.uint64)
     add_streams(vector, [(key, 1)], modulus)
     return vector
@@ -101,22 +95,14 @@ class SignedStreams:
     def __init__(self, terms: Terms, modulus: int, *, longest: int) -> None:
         check_modulus(modulus)
         if len(terms) > MOST_TERMS or any(sign not in (1, -1) for _, sign in terms):
-            remedy = "mask in smaller groups"
-            raise SecureSumError(
-                "signs must be +1 or −1, for at most 2^22 streams",
-                field="terms",
-                value=len(terms),
-                remedy=remedy,
-            )
+            problem = "signs must be +1 or −1, for at most 2^22 streams"
+            raise SecureSumError(problem, "terms", len(terms), "mask in smaller groups")
         self._streams = [
             (_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms
         ]
         most = min(RUN, _in_groups(longest))
-        self._work, self._scratch, self._modulus = (
-            np.empty(most, np.uint64),
-            bytearray(5 * most),
-            modulus,
-        )
+        self._work, self._scratch = np.empty(most, np.uint64), bytearray(5 * most)
+        self._modulus = modulus
         self._ended = False
 
     def add_to(self, run: Slots) -> None:
@@ -132,12 +118,9 @@ class SignedStreams:
         """
         if self._ended or len(run) > len(self._work):
             remedy = (
-                f"runs of a multiple of {_GROUP} slots, at most "
-                f"{len(self._work)}; a shorter one at the end"
+                f"runs of n·{_GROUP} slots, at most {len(self._work)}; a shorter one at the end"
             )
-            raise SecureSumError(
-                "the streams do not go on here", field="run", value=len(run), remedy=remedy
-            )
+            raise SecureSumError("the streams do not go on here", "run", len(run), remedy)
         self._ended = len(run) % _GROUP != 0
         words = self._work[: _in_groups(len(run))]
         for stream, combine in self._streams:
@@ -148,48 +131,30 @@ class SignedStreams:
 
 
 def reduce(vector: Slots, modulus: int) -> None:
-    """Bring lazily added residues (below 2^63) back below the modulus, in place; nothing to do
-    modulo 2^64.
-    """
+    """Bring lazily added residues, below 2^63, back below the modulus, in place; not for 2^64."""
     if modulus != WORDS:
         for start, stop in runs(len(vector)):
             _reduce_signed(vector[start:stop].view(np.int64), modulus)
 
 
 def check_modulus(modulus: int) -> None:
-    """Refuse a modulus the generator has no words for.
-
-    Raises:
-        SecureSumError: neither 2^64 nor of 33 to 40 bits.
-    """
+    """Refuse a modulus that is neither 2^64 nor of 33 to 40 bits. Raises SecureSumError."""
     if modulus != WORDS and not 33 <= modulus.bit_length() <= 40:
-        raise SecureSumError(
-            "no stream of residues for this modulus",
-            field="modulus",
-            value=modulus,
-            remedy="take 2^64 or a batching prime of 33 to 40 bits",
-        )
+        remedy = "take 2^64 or a batching prime of 33 to 40 bits"
+        raise SecureSumError("no stream of residues for this modulus", "modulus", modulus, remedy)
 
 
 def check_slots(vector: Slots) -> None:
-    """Refuse what is not a contiguous uint64 vector.
-
-    Raises:
-        SecureSumError: another type, shape or layout.
-    """
+    """Refuse what is not a contiguous uint64 vector. Raises SecureSumError."""
     if (
         not isinstance(vector, np.ndarray)
         or vector.dtype != np.uint64
         or vector.ndim != 1
         or not vector.flags.c_contiguous
     ):
-        found = (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None))
-        raise SecureSumError(
-            "not a contiguous uint64 vector",
-            field="slots",
-            value=found,
-            remedy="pass the output of `FieldLayout.pack`",
-        )
+        kind = getattr(vector, "dtype", type(vector).__name__)
+        found, remedy = (kind, getattr(vector, "shape", None)), "pass what `FieldLayout.pack` gives"
+        raise SecureSumError("not a contiguous uint64 vector", "slots", found, remedy)
 
 
 def _in_groups(slots: int) -> int:
@@ -209,12 +174,8 @@ class _Stream:
 
     def __init__(self, key: bytes, modulus: int) -> None:
         if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-            raise SecureSumError(
-                "a mask key has 32 bytes",
-                field="key",
-                value="(hidden)",
-                remedy="take it from `pair_seeds` or `self_seeds`",
-            )
+            remedy = "take it from `pair_seeds` or `self_seeds`"
+            raise SecureSumError("a mask key has 32 bytes", "key", "(hidden)", remedy)
         self._key, self._modulus = key, modulus
         cipher, counter = algorithms.AES(key[:16]), key[16:]
         self._bytes = Cipher(cipher, modes.CTR(counter)).encryptor()
@@ -222,19 +183,14 @@ class _Stream:
         self._spare = None if modulus == WORDS else Cipher(cipher, modes.CTR(further)).encryptor()
 
     def fill(self, out: Slots, scratch: bytearray) -> None:
-        """Fill `out`, whose length is a multiple of the group, with the next words; `scratch` has
-        at least five bytes for each.
-        """
+        """Fill `out`, whole groups, with the next words; `scratch` has five bytes for each."""
         if self._modulus == WORDS:
             encrypt_into(self._bytes, memoryview(_ZEROS)[: 8 * len(out)], out.view(np.uint8).data)
             return
         keystream = memoryview(scratch)[: 5 * len(out)]
         encrypt_into(self._bytes, memoryview(_ZEROS)[: len(keystream)], keystream)
-        _join(
-            np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP),
-            out,
-            self._modulus.bit_length(),
-        )
+        groups = np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP)
+        _join(groups, out, self._modulus.bit_length())
         if int(out.max(initial=0)) >= self._modulus:
             self._replace(out)
 

@@ -34,12 +34,7 @@ def check_agreement_key(key: bytes, owner: str) -> None:
 
 
 def check_signing_key(key: bytes, owner: str) -> None:
-    """Refuse an Ed25519 public key that is not 32 bytes in their one spelling, on no curve, or of
-    small order.
-
-    Raises:
-        RefusedError: `wrong-key`.
-    """
+    """Refuse an Ed25519 key in another spelling, on no curve or of small order: `wrong-key`."""
     if not _signs(key):
         raise _refused("Ed25519", owner)
 
@@ -57,9 +52,7 @@ def _agrees(key: bytes) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _signs(key: bytes) -> bool:
-    """A point of x² determined by y; three doublings of a point of small order, y alone, end at
-    y = 1.
-    """
+    """x² of a point follows from y; doubling a point of small order three times ends at y = 1."""
     if len(key) != 32:
         return False
     y = int.from_bytes(key, "little") & ((1 << 255) - 1)
@@ -78,6 +71,4 @@ def _signs(key: bytes) -> bool:
 
 def _refused(kind: str, owner: str) -> RefusedError:
     remedy = "make a new identity with `secure-fl keys new`; in a round, this sender is left out"
-    return RefusedError(
-        Reason.WRONG_KEY, f"not a usable {kind} key", field="public key", value=owner, remedy=remedy
-    )
+    return RefusedError(Reason.WRONG_KEY, f"not a usable {kind} key", "public key", owner, remedy)

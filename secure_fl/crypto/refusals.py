@@ -49,7 +49,7 @@ class RefusedError(SecureSumError):
     """A message, ciphertext or key that is refused; `reason` says why in one stable word."""
 
     def __init__(
-        self, reason: Reason, problem: str, *, field: str, value: object, remedy: str
+        self, reason: Reason, problem: str, field: str, value: object, remedy: str
     ) -> None:
         self.reason = reason
-        super().__init__(f"{problem} [{reason}]", field=field, value=value, remedy=remedy)
+        super().__init__(f"{problem} [{reason}]", field, value, remedy)

@@ -18,14 +18,8 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
 from secure_fl.errors import SecureSumError
 
-_ROSTER = {
-    "format": str,
-    "federation": str,
-    "revision": int,
-    "rotation_rounds": int,
-    "members": list,
-    "revoked": list,
-}
+_TEXTS, _NUMBERS = {"format": str, "federation": str}, {"revision": int, "rotation_rounds": int}
+_ROSTER = {**_TEXTS, **_NUMBERS, "members": list, "revoked": list}
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,18 @@ class RosterMark:
     revision: int
     digest: bytes
     revoked: tuple[str, ...]
+
+    def document(self) -> dict[str, object]:
+        """JSON values, but for the federation's name."""
+        revoked = list(self.revoked)
+        return {"revision": self.revision, "digest": self.digest.hex(), "revoked": revoked}
+
+    @classmethod
+    def from_document(cls, federation: str, value: object) -> RosterMark:
+        """The inverse of `document`. Raises RefusedError: `malformed`."""
+        found = fields(value, "seen rosters", {"revision": int, "digest": str, "revoked": list})
+        digest = from_hex(found["digest"], "digest", 32)
+        return cls(federation, found["revision"], digest, _fingerprints(found["revoked"]))
 
 
 @dataclass(frozen=True)
@@ -74,34 +80,19 @@ class Roster:
         object.__setattr__(self, "revoked", tuple(sorted(set(self.revoked))))
         for what in ("name", "sign", "agree"):
             if len({getattr(member, what) for member in self.members}) != len(self.members):
-                raise SecureSumError(
-                    "two members share one",
-                    field=what,
-                    value=self.federation,
-                    remedy="every member needs its own name and keys",
-                )
+                remedy = "every member needs its own name and keys"
+                raise SecureSumError("two members share one", what, self.federation, remedy)
         if any(member.fingerprint in self.revoked for member in self.members):
-            raise RefusedError(
-                Reason.REVOKED_CLIENT,
-                "a member is revoked",
-                field="members",
-                value=self.federation,
-                remedy="let it make a new identity",
-            )
+            problem, remedy = "a member is revoked", "let it make a new identity"
+            raise RefusedError(Reason.REVOKED_CLIENT, problem, "members", self.federation, remedy)
         if self.rotation_rounds < 1 or self.revision < 1:
-            value = (self.rotation_rounds, self.revision)
+            problem, remedy = "must be at least 1", "1 renews the key in every round"
             raise SecureSumError(
-                "must be at least 1",
-                field="rotation_rounds, revision",
-                value=value,
-                remedy="1 renews the key in every round",
+                problem, "rotation_rounds, revision", (self.rotation_rounds, self.revision), remedy
             )
         object.__setattr__(self, "_by_name", {member.name: member for member in self.members})
-        object.__setattr__(
-            self,
-            "_digest",
-            hashlib.sha256(b"secure-fl roster 1|" + canonical(self._document())).digest(),
-        )
+        digest = hashlib.sha256(b"secure-fl roster 1|" + canonical(self._document())).digest()
+        object.__setattr__(self, "_digest", digest)
 
     @property
     def digest(self) -> bytes:
@@ -118,37 +109,21 @@ class Roster:
         return tuple(member.name for member in self.members if member.role == role)
 
     def member(self, name: str) -> Member:
-        """The member of that name.
-
-        Raises:
-            RefusedError: `unknown-client`.
-        """
+        """The member of that name. Raises RefusedError: `unknown-client`."""
         found = self._by_name.get(name)
         if found is None:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "not on the roster",
-                field="sender",
-                value=name,
-                remedy="join through the coordinator",
-            )
+            remedy = "join through the coordinator"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "not on the roster", "sender", name, remedy)
         return found
 
     def revoke(self, name: str) -> Roster:
-        """The next revision without that member. Its digest differs, so the encryption key is
-        made anew.
-
-        Raises:
-            RefusedError: `unknown-client`.
+        """The next revision without that member. Its digest differs, so the encryption key is made
+        anew. Raises RefusedError: `unknown-client`.
         """
         gone = self.member(name)
         rest = tuple(member for member in self.members if member.name != name)
-        return replace(
-            self,
-            members=rest,
-            revision=self.revision + 1,
-            revoked=(*self.revoked, gone.fingerprint),
-        )
+        revoked = (*self.revoked, gone.fingerprint)
+        return replace(self, members=rest, revision=self.revision + 1, revoked=revoked)
 
     def add(self, cards: Iterable[bytes]) -> Roster:
         """The next revision with these identity cards.
@@ -157,11 +132,8 @@ class Roster:
             RefusedError: a card whose signature is wrong, or that is revoked.
             SecureSumError: a name or key is taken.
         """
-        return replace(
-            self,
-            members=(*self.members, *(Member.from_card(card) for card in cards)),
-            revision=self.revision + 1,
-        )
+        members = (*self.members, *map(Member.from_card, cards))
+        return replace(self, members=members, revision=self.revision + 1)
 
     def follows(self, earlier: RosterMark) -> None:
         """Check that this roster is the one of that mark, or may replace it.
@@ -171,42 +143,22 @@ class Roster:
                 `revoked-client` for one that forgets a revocation or has a revoked member.
         """
         if self.federation != earlier.federation:
-            raise RefusedError(
-                Reason.WRONG_FEDERATION,
-                "another federation's roster",
-                field="roster",
-                value=self.federation,
-                remedy=f"use {earlier.federation}'s",
-            )
+            problem, remedy = "another federation's roster", f"use {earlier.federation}'s"
+            raise RefusedError(Reason.WRONG_FEDERATION, problem, "roster", self.federation, remedy)
         if self.revision <= earlier.revision and self.digest != earlier.digest:
+            problem = "not newer than the roster in force"
             remedy = f"use revision {earlier.revision} or a later one"
-            raise RefusedError(
-                Reason.ROLLED_BACK,
-                "not newer than the roster in force",
-                field="revision",
-                value=self.revision,
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.ROLLED_BACK, problem, "revision", self.revision, remedy)
         members = {member.fingerprint for member in self.members}
         if not set(earlier.revoked) <= set(self.revoked) or members & set(earlier.revoked):
-            remedy = "keep every revocation"
-            raise RefusedError(
-                Reason.REVOKED_CLIENT,
-                "it forgets a revocation",
-                field="revoked",
-                value=self.revision,
-                remedy=remedy,
-            )
+            problem, remedy = "it forgets a revocation", "keep every revocation"
+            raise RefusedError(Reason.REVOKED_CLIENT, problem, "revoked", self.revision, remedy)
 
     def sign(self, coordinator: Identity) -> bytes:
         """The roster as bytes that the coordinator signed, for `open`."""
         document = self._document()
-        return canonical(
-            {
-                "roster": document,
-                "signature": coordinator.sign(b"roster", canonical(document)).hex(),
-            }
-        )
+        signature = coordinator.sign(b"roster", canonical(document)).hex()
+        return canonical({"roster": document, "signature": signature})
 
     @classmethod
     def open(cls, data: bytes, coordinator: Member) -> Roster:
@@ -224,10 +176,8 @@ class Roster:
         if found["format"] != "secure-fl roster 1":
             raise malformed("roster", "unknown format")
         members = tuple(Member.from_document(value) for value in found["members"])
-        revoked = tuple(from_hex(text, "revoked", 32).hex() for text in found["revoked"])
-        return cls(
-            found["federation"], members, found["rotation_rounds"], found["revision"], revoked
-        )
+        rules = (found["rotation_rounds"], found["revision"], _fingerprints(found["revoked"]))
+        return cls(found["federation"], members, *rules)
 
     def _document(self) -> dict[str, object]:
         return {
@@ -238,3 +188,7 @@ class Roster:
             "members": [member.document() for member in self.members],
             "revoked": list(self.revoked),
         }
+
+
+def _fingerprints(texts: Iterable[object]) -> tuple[str, ...]:
+    return tuple(from_hex(text, "revoked", 32).hex() for text in texts)

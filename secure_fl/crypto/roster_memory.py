@@ -19,13 +19,12 @@ from secure_fl.crypto.identities import Member, read_identity
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.roster import Roster, RosterMark
 from secure_fl.crypto.secret_files import read_secret, write_secret
-from secure_fl.crypto.strict_json import canonical, fields, from_hex, parse_object
+from secure_fl.crypto.strict_json import canonical, fields, parse_object
 from secure_fl.errors import SecureSumError
 from secure_fl.files import held
 
 _FORMAT = "secure-fl seen rosters 1"
 _PATIENCE = 10.0
-_MARK = {"revision": int, "digest": str, "revoked": list}
 
 
 class RosterMemory:
@@ -67,55 +66,31 @@ class RosterMemory:
             SecureSumError: there is no such identity, or its memory is damaged or cannot
                 be written.
         """
-        with held(
-            self.path, wait=_PATIENCE
-        ):  # another process may be about to remember a newer one
+        # another process may be about to remember a newer one
+        with held(self.path, wait=_PATIENCE):
             self.check(roster)
             seen = self._read()
             if seen.get(roster.federation) != roster.mark:
-                marks = {**seen, roster.federation: roster.mark}
-                document = {
-                    name: {
-                        "revision": m.revision,
-                        "digest": m.digest.hex(),
-                        "revoked": list(m.revoked),
-                    }
-                    for name, m in marks.items()
-                }
-                write_secret(
-                    self.path,
-                    canonical({"format": _FORMAT, "federations": document}),
-                    overwrite=True,
-                )
+                seen[roster.federation] = roster.mark
+                marks = {name: mark.document() for name, mark in seen.items()}
+                document = canonical({"format": _FORMAT, "federations": marks})
+                write_secret(self.path, document, overwrite=True)
         return roster
 
     def _read(self) -> dict[str, RosterMark]:
-        read_identity(
-            self._identity
-        )  # beside another name, or a link, there would be another memory, which knows nothing
+        # beside another name, or a link, there would be another memory, which knows nothing
+        read_identity(self._identity)
         if not os.path.lexists(self.path):
             return {}
         try:
-            found = fields(
-                parse_object(read_secret(self.path), "seen rosters"),
-                "seen rosters",
-                {"format": str, "federations": dict},
-            )
+            document = parse_object(read_secret(self.path), "seen rosters")
+            found = fields(document, "seen rosters", {"format": str, "federations": dict})
             if found["format"] != _FORMAT:
                 raise ValueError
-            return {name: _mark(name, value) for name, value in found["federations"].items()}
+            marks = found["federations"].items()
+            return {name: RosterMark.from_document(name, value) for name, value in marks}
         except (RefusedError, ValueError):
             remedy = (
                 "restore it from a copy; without it an older roster would be taken for the newest"
             )
-            raise SecureSumError(
-                "damaged", field="seen rosters", value=str(self.path), remedy=remedy
-            ) from None
-
-
-def _mark(federation: str, value: object) -> RosterMark:
-    found = fields(value, "seen rosters", _MARK)
-    revoked = tuple(from_hex(text, "revoked", 32).hex() for text in found["revoked"])
-    return RosterMark(
-        federation, found["revision"], from_hex(found["digest"], "digest", 32), revoked
-    )
+            raise SecureSumError("damaged", "seen rosters", str(self.path), remedy) from None

@@ -49,31 +49,15 @@ def seal_to(reader: bytes, data: bytes, context: bytes) -> bytes:
 
 
 def open_sealed(private: X25519PrivateKey, box: bytes, context: bytes) -> bytes:
-    """Open a box sealed for this key.
-
-    Raises:
-        RefusedError: `truncated`, or `wrong-key` where it was sealed to another key, for another
-            context, or was changed.
-    """
-    if len(box) < SEALED_OVERHEAD:
-        raise RefusedError(
-            Reason.TRUNCATED,
-            "shorter than its head",
-            field="sealed box",
-            value=len(box),
-            remedy="ask for it again",
-        )
-    theirs, rest = box[:_PUBLIC], box[_PUBLIC:]
+    """Open a box. Raises RefusedError: `truncated`; `wrong-key`: not this key's or context's."""
+    theirs, rest = _cut(box, _PUBLIC)
     key = _agreed(private, theirs, theirs + private.public_key().public_bytes_raw(), context)
     return _open(key, rest, context)
 
 
 def seal_with(key: bytes, data: bytes, context: bytes) -> bytes:
     """Seal under a 32-byte key that several know; a random 32-byte salt makes each box its own key,
-    so nonces cannot meet.
-
-    Raises:
-        RefusedError: `wrong-key` for a key of another length.
+    so nonces cannot meet. Raises RefusedError: `wrong-key` for a key of another length.
     """
     salt = os.urandom(_SALT)
     return salt + ChaCha20Poly1305(_derive(_need(key), salt, context)).encrypt(
@@ -82,33 +66,26 @@ def seal_with(key: bytes, data: bytes, context: bytes) -> bytes:
 
 
 def open_with(key: bytes, box: bytes, context: bytes) -> bytes:
-    """Open what `seal_with` made.
+    """Open what `seal_with` made. Raises RefusedError: `truncated` or `wrong-key`."""
+    salt, rest = _cut(box, _SALT)
+    return _open(_derive(_need(key), salt, context), rest, context)
 
-    Raises:
-        RefusedError: `truncated` or `wrong-key`.
-    """
-    if len(box) < _SALT + _TAG:
-        raise RefusedError(
-            Reason.TRUNCATED,
-            "shorter than its head",
-            field="sealed box",
-            value=len(box),
-            remedy="ask for it again",
-        )
-    return _open(_derive(_need(key), box[:_SALT], context), box[_SALT:], context)
+
+def _cut(box: bytes, head: int) -> tuple[bytes, bytes]:
+    """A box as its head and what is sealed."""
+    if len(box) < head + _TAG:
+        problem, remedy = "shorter than its head", "ask for it again"
+        raise RefusedError(Reason.TRUNCATED, problem, "sealed box", len(box), remedy)
+    return box[:head], box[head:]
 
 
 def _agreed(private: X25519PrivateKey, public: bytes, salt: bytes, context: bytes) -> bytes:
     try:
         secret = private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
-        remedy = "use the agreement key from the roster"
+        problem, remedy = "not a usable X25519 key", "use the agreement key from the roster"
         raise RefusedError(
-            Reason.WRONG_KEY,
-            "not a usable X25519 key",
-            field="public key",
-            value=f"{len(public)} bytes",
-            remedy=remedy,
+            Reason.WRONG_KEY, problem, "public key", f"{len(public)} bytes", remedy
         ) from None
     return _derive(secret, salt, context)
 
@@ -119,13 +96,8 @@ def _derive(secret: bytes, salt: bytes, context: bytes) -> bytes:
 
 def _need(key: bytes) -> bytes:
     if len(key) != 32:
-        raise RefusedError(
-            Reason.WRONG_KEY,
-            "32 bytes are needed",
-            field="sealing key",
-            value=f"{len(key)} bytes",
-            remedy="use a key from the ceremony",
-        )
+        problem, remedy = "32 bytes are needed", "use a key from the ceremony"
+        raise RefusedError(Reason.WRONG_KEY, problem, "sealing key", f"{len(key)} bytes", remedy)
     return key
 
 
@@ -133,14 +105,7 @@ def _open(key: bytes, box: bytes, context: bytes) -> bytes:
     try:
         return ChaCha20Poly1305(key).decrypt(bytes(12), box, context)
     except InvalidTag:
-        remedy = (
-            "it was sealed to another key, for another purpose, or changed on "
-            "the way: ask for it again"
-        )
+        remedy = "it was sealed to another key or purpose, or changed: ask for it again"
         raise RefusedError(
-            Reason.WRONG_KEY,
-            "does not open",
-            field="sealed box",
-            value=f"{len(box)} bytes",
-            remedy=remedy,
+            Reason.WRONG_KEY, "does not open", "sealed box", f"{len(box)} bytes", remedy
         ) from None

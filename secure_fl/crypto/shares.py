@@ -42,12 +42,7 @@ class Share:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Share:
-        """The inverse.
-
-        Raises:
-            SecureSumError: another length or version, an index or threshold of 0, or a value
-                outside the field.
-        """
+        """The inverse. Raises SecureSumError: another length, version or range of a number."""
         if len(data) != SHARE_BYTES or data[0] != _VERSION:
             raise _refused(
                 "not a share of this version", "share", len(data), "ask its holder for it again"
@@ -55,12 +50,8 @@ class Share:
         threshold, index = int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big")
         value = int.from_bytes(data[5:], "big")
         if index == 0 or threshold == 0 or value >= PRIME:
-            raise _refused(
-                "a share outside the field",
-                "share",
-                {"index": index, "threshold": threshold},
-                "discard it and the holder's other shares",
-            )
+            found, remedy = (index, threshold), "discard it and the holder's other shares"
+            raise _refused("a share outside the field", "index and threshold", found, remedy)
         return cls(index, threshold, value)
 
 
@@ -90,10 +81,7 @@ def split_many(
     randomness: Callable[[int], bytes] = os.urandom,
 ) -> list[list[Share]]:
     """`split` for each secret, all in the time of one and a half: their polynomials are evaluated
-    side by side, as lanes of one long integer.
-
-    Raises:
-        SecureSumError: as `split`.
+    side by side, as lanes of one long integer. Raises SecureSumError: as `split`.
     """
     for secret in secrets:
         _check_length(secret)
@@ -108,13 +96,11 @@ def split_many(
     ]
     totals = [evaluate(lanes, index) for index in range(1, count + 1)]
     lane = (1 << width) - 1
-    return [
-        [
-            Share(index, threshold, (total >> width * number & lane) % PRIME)
-            for index, total in enumerate(totals, 1)
-        ]
-        for number in range(len(secrets))
-    ]
+    found = list[list[Share]]()
+    for shift in range(0, width * len(secrets), width):
+        values = [(total >> shift & lane) % PRIME for total in totals]
+        found.append([Share(index, threshold, value) for index, value in enumerate(values, 1)])
+    return found
 
 
 def evaluate(coefficients: Sequence[int], point: int) -> int:
@@ -126,20 +112,13 @@ def evaluate(coefficients: Sequence[int], point: int) -> int:
 
 
 def check_threshold(threshold: int, count: int) -> None:
-    """Refuse thresholds at which two disjoint groups of holders could each open a secret.
-
-    Raises:
-        SecureSumError: not n/2 < threshold ≤ n, or fewer than two shares.
+    """Refuse thresholds at which two disjoint groups of holders could each open a secret. Raises
+    SecureSumError: not n/2 < threshold ≤ n, or fewer than two shares.
     """
     if not (2 <= count <= MOST_SHARES and count / 2 < threshold <= count):
-        raise _refused(
-            "threshold must lie above half of the shares, and not above all",
-            "threshold",
-            {"threshold": threshold, "shares": count},
-            f"take {default_threshold(count)} of {count}"
-            if count >= 2
-            else "at least two holders are needed",
-        )
+        problem = "threshold must lie above half of the shares, and not above all"
+        remedy = f"take {default_threshold(count)} of {count}" if count >= 2 else "two holders"
+        raise _refused(problem, "threshold", {"threshold": threshold, "shares": count}, remedy)
 
 
 def combine(shares: Sequence[Share]) -> bytes:
@@ -156,12 +135,8 @@ def combine(shares: Sequence[Share]) -> bytes:
     secret = combine_many([shares])[0]
     if secret is None:
         indices = sorted(share.index for share in shares)
-        raise _refused(
-            "shares do not fit together",
-            "shares",
-            indices,
-            "one was damaged or forged: ask more holders",
-        )
+        remedy = "one was damaged or forged: ask more holders"
+        raise _refused("shares do not fit together", "shares", indices, remedy)
     return secret
 
 
@@ -178,9 +153,7 @@ def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes | None]:
 
 
 def weights_at_zero(indices: Sequence[int], prime: int) -> list[int]:
-    """Lagrange's weights w with f(0) = Σ w_i·f(i) modulo `prime`, for distinct indices that are
-    not 0.
-    """
+    """Lagrange's weights w, f(0) = Σ w_i·f(i) modulo `prime`, for distinct indices but 0."""
     weights = []
     for mine in indices:
         above, below = 1, 1
@@ -199,11 +172,8 @@ def _combine(shares: Sequence[Share], known: dict[tuple[int, ...], list[int]]) -
         indices = tuple(share.index for share in window)
         if indices not in known:
             known[indices] = weights_at_zero(indices, PRIME)
-        total = (
-            sum(weight * share.value for weight, share in zip(known[indices], window, strict=True))
-            % PRIME
-        )
-        secret = _decode(total)
+        pairs = zip(known[indices], window, strict=True)
+        secret = _decode(sum(weight * share.value for weight, share in pairs) % PRIME)
         if secret is not None:
             return secret
     return None
@@ -213,23 +183,15 @@ def _checked(shares: Sequence[Share]) -> list[Share]:
     ordered = sorted(shares, key=lambda share: share.index)
     indices = [share.index for share in ordered]
     if len({share.threshold for share in ordered}) != 1:
-        raise _refused(
-            "shares of different secrets, or none",
-            "shares",
-            indices,
-            "collect the shares of one secret",
-        )
+        remedy = "collect the shares of one secret"
+        raise _refused("shares of different secrets, or none", "shares", indices, remedy)
     if len(set(indices)) != len(indices):
         raise _refused("two shares of one holder", "shares", indices, "keep one share a holder")
     if any(not 0 < share.index <= MOST_SHARES or not 0 <= share.value < PRIME for share in ordered):
         raise _refused("a share outside the field", "shares", indices, "discard it")
     if len(ordered) < max(2, ordered[0].threshold):
-        raise _refused(
-            "too few shares",
-            "shares",
-            {"shares": len(ordered), "threshold": ordered[0].threshold},
-            "wait for more holders",
-        )
+        found = {"shares": len(ordered), "threshold": ordered[0].threshold}
+        raise _refused("too few shares", "shares", found, "wait for more holders")
     return ordered
 
 
@@ -265,4 +227,4 @@ def _element(randomness: Callable[[int], bytes]) -> int:
 
 
 def _refused(problem: str, name: str, value: object, remedy: str) -> SecureSumError:
-    return SecureSumError(problem, field=f"secret sharing, {name}", value=value, remedy=remedy)
+    return SecureSumError(problem, f"secret sharing, {name}", value, remedy)

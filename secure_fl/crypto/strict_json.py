@@ -1,6 +1,4 @@
-"""JSON for signed documents: one spelling only when written, strict about keys and types
-when read.
-"""
+"""JSON for signed documents: one spelling when written, strict about keys and types when read."""
 
 from __future__ import annotations
 
@@ -20,11 +18,7 @@ def canonical(value: Any) -> bytes:
 
 
 def parse_object(data: bytes, name: str) -> dict[str, Any]:
-    """A JSON object in its canonical spelling.
-
-    Raises:
-        RefusedError: `malformed`: not JSON, not an object, a key twice, or another spelling.
-    """
+    """A JSON object, each key once, in its one spelling. Raises RefusedError: `malformed`."""
     try:
         value = json.loads(data)
         same = isinstance(value, dict) and canonical(value) == data
@@ -36,11 +30,7 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def fields(value: Any, name: str, types: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
-    """An object with exactly these keys and types; a bool is no int.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """An object with exactly these keys and types, else `malformed`; a bool is no int."""
     if not isinstance(value, dict) or set(value) != set(types):
         raise malformed(name, f"must have exactly the keys {sorted(types)}")
     for key, kind in types.items():
@@ -50,11 +40,7 @@ def fields(value: Any, name: str, types: Mapping[str, type | tuple[type, ...]]) 
 
 
 def from_hex(text: Any, name: str, size: int | None = None) -> bytes:
-    """Lower-case hex -> bytes, of `size` bytes where given.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """Lower-case hex -> bytes, of `size` bytes where given. Raises RefusedError: `malformed`."""
     try:
         raw = bytes.fromhex(text) if isinstance(text, str) else b""
     except ValueError:
@@ -70,11 +56,7 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: Any, name: str) -> bytes:
-    """Base64 -> bytes, strictly.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """Base64 -> bytes, strictly. Raises RefusedError: `malformed`."""
     if not isinstance(text, str):
         raise malformed(name, "not base64")
     try:
@@ -88,10 +70,5 @@ def from_base64(text: Any, name: str) -> bytes:
 
 def malformed(name: str, problem: str) -> RefusedError:
     """The refusal for a document that does not parse."""
-    return RefusedError(
-        Reason.MALFORMED,
-        problem,
-        field=name,
-        value="not shown",
-        remedy="send the file as this library wrote it",
-    )
+    remedy = "send the file as this library wrote it"
+    return RefusedError(Reason.MALFORMED, problem, name, "not shown", remedy)

@@ -30,20 +30,15 @@ from secure_fl.errors import SecureSumError
 from secure_fl.he.cipher_sum import KeylessServer
 from secure_fl.he.ciphertexts import Kind, read_body
 from secure_fl.he.encryptor import Encryptor
-from secure_fl.he.keys import HolderKey, PublicKey, SecretKey, seal_secret
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 from secure_fl.secure_sum.layout import magnitude
 
 Integers = NDArray[np.int64]
 
-CKKS_8192 = ParameterSet(
-    "ckks-8192-60.60-32",
-    "ckks",
-    8192,
-    (1_152_921_504_606_748_673, 1_152_921_504_606_830_593),
-    scale_bits=32,
-)
+_PRIMES = (1_152_921_504_606_748_673, 1_152_921_504_606_830_593)
+CKKS_8192 = ParameterSet("ckks-8192-60.60-32", "ckks", 8192, _PRIMES, scale_bits=32)
 """The one set that this file was measured with: 192 bits, 60-bit ciphertexts, a scale of 2^32."""
 LARGEST = 2**19 - 1
 """Largest magnitude of a summed integer: the edge of the codec's 20-bit field."""
@@ -88,26 +83,16 @@ class CkksClient:
         Raises:
             SecureSumError: another type, or out of range.
         """
-        if (
-            integers.dtype != np.int64
-            or integers.ndim != 1
-            or not integers.size
-            or magnitude(integers) > LARGEST
-        ):
-            value = (str(integers.dtype), integers.shape)
-            raise SecureSumError(
-                f"must be int64 [n] within ±{LARGEST}",
-                field="integers",
-                value=value,
-                remedy="quantise with the codec",
-            )
+        fits = integers.dtype == np.int64 and integers.ndim == 1 and integers.size > 0
+        if not fits or magnitude(integers) > LARGEST:
+            problem, remedy = f"must be int64 [n] within ±{LARGEST}", "quantise with the codec"
+            raise SecureSumError(problem, "integers", (str(integers.dtype), integers.shape), remedy)
         parameters = self.parameters
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
         rows.reshape(-1)[: integers.size] = integers
-        return self.encryptor.body(
-            integers.size, map(self.encryptor.ciphertext, map(self._plaintext, rows)), place
-        )
+        ciphertexts = map(self.encryptor.ciphertext, map(self._plaintext, rows))
+        return self.encryptor.body(integers.size, ciphertexts, place)
 
     def _plaintext(self, row: NDArray[np.float64]) -> Any:
         plaintext = self.encryptor.bridge.api.Plaintext()
@@ -132,7 +117,7 @@ class CkksHolder:
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
         self._bridge = SealBridge(key.parameters)
         self._decryptor: Any = self._bridge.api.Decryptor(
-            self._bridge.context, seal_secret(self._bridge, key.secret)
+            self._bridge.context, self._bridge.secret_key(key.secret.words)
         )
         self._encoder: Any = self._bridge.api.CKKSEncoder(self._bridge.context)
 
@@ -155,32 +140,16 @@ class CkksHolder:
             opened[k] = self._encoder.decode_double(plaintext)
         nearest = np.rint(opened)
         if not np.isfinite(opened).all() or float(np.abs(opened - nearest).max()) > GRID_TOLERANCE:
+            problem = "a decryption is not close to an integer"
             remedy = "treat it as an alarm: renew the key, and ask who changed the sum"
-            raise RefusedError(
-                Reason.NOT_ON_GRID,
-                "a decryption is not close to an integer",
-                field="sum",
-                value=f"{numbers} numbers",
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.NOT_ON_GRID, problem, "sum", f"{numbers} numbers", remedy)
         if float(np.abs(nearest).max()) > LARGEST:
-            remedy = "clip or quantise more coarsely"
-            raise RefusedError(
-                Reason.OUT_OF_RANGE,
-                f"beyond ±{LARGEST}",
-                field="sum",
-                value=f"{numbers} numbers",
-                remedy=remedy,
-            )
+            problem, remedy = f"beyond ±{LARGEST}", "clip or quantise more coarsely"
+            raise RefusedError(Reason.OUT_OF_RANGE, problem, "sum", f"{numbers} numbers", remedy)
         return nearest.astype(np.int64).reshape(-1)[:numbers]
 
 
 def _need_ckks(parameters: ParameterSet) -> None:
     if parameters.scheme != "ckks":
-        raise RefusedError(
-            Reason.WRONG_PARAMETERS,
-            "not a CKKS parameter set",
-            field="parameters",
-            value=parameters.name,
-            remedy="use CKKS_8192",
-        )
+        problem, remedy = "not a CKKS parameter set", "use CKKS_8192"
+        raise RefusedError(Reason.WRONG_PARAMETERS, problem, "parameters", parameters.name, remedy)

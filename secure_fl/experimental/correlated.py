@@ -86,22 +86,14 @@ def require_correlated_noise(*, adder: str, full_participation: bool) -> str:
         PrivacyError: clients add the noise and may be missing from a round.
     """
     if adder == "key_holder":
-        return (
-            "the key holder adds the noise and sees the sums without it: "
-            "the claim excludes the key holder"
-        )
+        seen = "the key holder adds the noise and sees the sums without it"
+        return f"{seen}: the claim excludes the key holder"
     if adder == "clients" and full_participation:
-        return (
-            "every client takes part in every round; a lost client ends the "
-            "chain of correlated noise"
-        )
+        whole = "every client takes part in every round"
+        return f"{whole}; a lost client ends the chain of correlated noise"
+    problem = "a client that drops out breaks the chain of correlated noise"
     remedy = 'noise = "independent", the key holder adds the noise, or full participation'
-    raise PrivacyError(
-        "a client that drops out breaks the chain of correlated noise",
-        field="noise",
-        value=adder,
-        remedy=remedy,
-    )
+    raise PrivacyError(problem, "noise", adder, remedy)
 
 
 def node_of(round_number: int) -> range:
@@ -111,9 +103,7 @@ def node_of(round_number: int) -> range:
 
 
 def nodes_in_prefix(round_number: int) -> list[int]:
-    """The nodes, named by the round that completes them, whose sum is the prefix sum up to this
-    round; the latest first.
-    """
+    """The nodes, by the rounds that complete them, that sum to the prefix up to this round."""
     nodes, end = [], round_number + 1
     while end:
         nodes.append(end - 1)
@@ -123,33 +113,21 @@ def nodes_in_prefix(round_number: int) -> list[int]:
 
 def participation_bound(rounds: int, participations: int, separation: int = 1) -> int:
     """M: the largest Σₜ |S ∩ node t|² of at most `participations` rounds, at least `separation`
-    apart, out of `rounds`; exact for separation 1.
-
-    Raises:
-        PrivacyError: a number is below 1.
+    apart, out of `rounds`; exact for separation 1. Raises PrivacyError: a number is below 1.
     """
-    for field, value in (
-        ("rounds", rounds),
-        ("participations", participations),
-        ("separation", separation),
-    ):
+    names = ("rounds", "participations", "separation")
+    for field, value in zip(names, (rounds, participations, separation), strict=True):
         if value < 1:
-            raise PrivacyError(
-                "not a count", field=field, value=value, remedy="a whole number of at least 1"
-            )
+            raise PrivacyError("not a count", field, value, "a whole number of at least 1")
 
     def join(left: list[int], right: list[int], size: int) -> list[int]:
-        """Best Σ by the number of rounds taken, over a complete node `left` that is released and
-        what is right of it.
-        """
+        """Best Σ by the rounds taken, over a released node `left` and what is right of it."""
         most = min(participations, -(-size // separation), len(left) + len(right) - 2)
-        return [
-            max(
-                left[m] + m**2 + right[taken - m]
-                for m in range(max(0, taken - len(right) + 1), min(taken, len(left) - 1) + 1)
-            )
-            for taken in range(most + 1)
-        ]
+        best = []
+        for taken in range(most + 1):
+            ways = range(max(0, taken - len(right) + 1), min(taken, len(left) - 1) + 1)
+            best.append(max(left[m] + m**2 + right[taken - m] for m in ways))
+        return best
 
     inside = [[0, 0]]  # of a node of 2^l rounds, its own square left out
     while 2 << (len(inside) - 1) <= rounds:
@@ -197,13 +175,11 @@ class PrefixTree:
     kind: Literal["skellam", "discrete_gaussian"] = "skellam"
 
     def __post_init__(self) -> None:
-        require_correlated_noise(
-            adder=self.adder,
-            full_participation=self.participations == self.rounds and self.separation == 1,
-        )
+        full = self.participations == self.rounds and self.separation == 1
+        require_correlated_noise(adder=self.adder, full_participation=full)
         for holds, field, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(problem, field=field, value=getattr(self, field), remedy=remedy)
+                raise PrivacyError(problem, field, getattr(self, field), remedy)
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         # fmt: off
@@ -232,9 +208,8 @@ class PrefixTree:
     @cached_property
     def participation_bound(self) -> int:
         """M: the bound of `participation_bound` for this tree's rounds, k and b."""
-        return participation_bound(
-            self.rounds, min(self.participations, self.rounds), self.separation
-        )
+        most = min(self.participations, self.rounds)
+        return participation_bound(self.rounds, most, self.separation)
 
     @property
     def most_rounds(self) -> int:
@@ -248,9 +223,7 @@ class PrefixTree:
 
     @property
     def parties(self) -> int:
-        """Whose noise makes up `variance`: the key holder alone, or the roster less the
-        colluders.
-        """
+        """Whose noise makes up `variance`: the key holder's, or the roster's less colluders'."""
         return 1 if self.adder == "key_holder" else self.roster - self.colluders
 
     @property
@@ -270,16 +243,11 @@ class PrefixTree:
         guarantee; above 1, take that instead.
         """
         ones = sum((t + 1).bit_count() for t in range(self.rounds))
-        return (
-            self.participation_bound
-            * ones
-            / (self.most_rounds * self.rounds * (self.rounds + 1) / 2)
-        )
+        independent = self.most_rounds * self.rounds * (self.rounds + 1) / 2
+        return self.participation_bound * ones / independent
 
     def event(self) -> IntegerEvent:
-        """What the whole chain costs a client: one vector of all nodes, `rounds · dimension`
-        integers long.
-        """
+        """What the whole chain costs a client: one vector, `rounds · dimension` integers long."""
         square = self.levels**2 * self.participation_bound
         # of one vector: for integers ‖q‖₁ is at most both
         one = min(float(self.levels**2), self.levels * sqrt(self.dimension))
@@ -299,16 +267,13 @@ class PrefixTree:
         )
 
     def release(self, phase: str = "pretrain") -> Release:
-        """The ledger's entry for the whole chain and every client; it is charged once, before the
-        first round.
-        """
+        """The ledger's entry for the chain and all clients, charged once, before it begins."""
+        by_all = "prefix sums, noised by all clients"
         return Release(
             key=f"{phase}/tree/{self.name}",
             phase=phase,
             round=0,
-            purpose=NOISED_BY_KEY_HOLDER
-            if self.adder == "key_holder"
-            else "prefix sums, noised by all clients",
+            purpose=NOISED_BY_KEY_HOLDER if self.adder == "key_holder" else by_all,
             unit=PrivacyUnit.CLIENT,
             subjects=tuple(range(self.roster)),
             event=self.event(),
@@ -319,8 +284,6 @@ class PrefixTree:
     def noise(self) -> IntegerNoise:
         """The law of the share of a node's noise that one party draws."""
         share = self.variance / self.parties
-        return (
-            skellam(share)
-            if self.adder == "clients" and self.kind == "skellam"
-            else discrete_gaussian(sqrt(share))
-        )
+        if self.adder == "clients" and self.kind == "skellam":
+            return skellam(share)
+        return discrete_gaussian(sqrt(share))

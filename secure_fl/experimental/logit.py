@@ -45,34 +45,24 @@ from secure_fl_kernels.reference import normalize
 
 LOWEST_TEMPERATURE = 0.5
 _LONGEST = 1e12
-"""Jacobians longer than so many pair bounds count as not finite: clipping them would leave rounding
-errors, not gradients.
-"""
+"""Longer Jacobians, in pair bounds, count as not finite: clipped, they would be rounding errors."""
 _SLACK = 1e-6
-"""Of the Jacobians' lengths, added to a gradient's: eight times float32's rounding, for embeddings
-that nearly agree and cancel.
-"""
+"""Of the Jacobians' lengths, added to a gradient's: eight times float32's rounding."""
 
 
 def logit_sensitivity(pair_bound: float, temperature: float, others: int) -> float:
     """Δ(n): what one example moves the summed gradient by, next to `others` examples."""
+    if not others:
+        return 0.0
     reach = exp(min(2 / temperature, 700.0))
-    return (
-        2
-        * pair_bound
-        / temperature
-        * (1 / (1 + 1 / (others * reach)) + 1 / (1 / others + 1 / reach))
-        if others
-        else 0.0
-    )
+    moved = 1 / (1 + 1 / (others * reach)) + 1 / (1 / others + 1 / reach)
+    return 2 * pair_bound / temperature * moved
 
 
 def pair_coefficients(similarity: Tensor, temperature: float) -> Tensor:
     """(p − I)/τ of similarities `[N, N]`: the summed InfoNCE's derivative by each of them."""
-    return (
-        (similarity / temperature).softmax(1)
-        - torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
-    ) / temperature
+    pairs = torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    return ((similarity / temperature).softmax(1) - pairs) / temperature
 
 
 @dataclass(frozen=True)
@@ -120,20 +110,13 @@ class LogitDP:
 
     def __post_init__(self) -> None:
         if not self.temperature >= LOWEST_TEMPERATURE:
-            problem = (
-                "one example would weigh like the batch, or like more than 55 "
-                "others; a group of m costs m"
-            )
+            problem = "one example would weigh like 55 others or more; a group of m costs m"
             remedy = 'use mechanism = "group", or a temperature of 0.5 or more'
-            raise PrivacyError(problem, field="temperature", value=self.temperature, remedy=remedy)
+            raise PrivacyError(problem, "temperature", self.temperature, remedy)
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.pair_bound)
         if self.largest_batch < 2:
-            raise PrivacyError(
-                "holds no pair",
-                field="largest_batch",
-                value=self.largest_batch,
-                remedy="use six deviations above q·n",
-            )
+            remedy = "use six deviations above q·n"
+            raise PrivacyError("holds no pair", "largest_batch", self.largest_batch, remedy)
 
     @property
     def bound(self) -> float:
@@ -158,31 +141,21 @@ class LogitDP:
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
         """Write the noised sum over q·n to `.grad`."""
-        write_gradients(
-            model,
-            self._sum(model, views),
-            self.noise_multiplier * self.bound,
-            self.sampling_rate * self.examples,
-            stream,
-        )
+        deviation, expected = self.noise_multiplier * self.bound, self.sampling_rate * self.examples
+        write_gradients(model, self._sum(model, views), deviation, expected, stream)
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """One tensor a trainable parameter, in their order."""
         if len(views) > self.largest_batch:
-            remedy = "draw with this mechanism's draw()"
-            raise PrivacyError(
-                "more examples than the bound was made for",
-                field="views",
-                value="not shown",
-                remedy=remedy,
-            )
+            problem = "more examples than the bound was made for"
+            raise PrivacyError(problem, "views", "not shown", "draw with this mechanism's draw()")
         trained = [p for p in model.parameters() if p.requires_grad]
         if len(views) == 0:
             return [torch.zeros_like(p) for p in trained]
         embedded, grams = embeddings_and_grams(model, views)
-        kept = torch.isfinite(grams.sum((1, 2, 3))) & (
-            grams.diagonal(dim1=2, dim2=3).sum((1, 2)) <= (_LONGEST * self.pair_bound) ** 2
-        )
+        squares = grams.diagonal(dim1=2, dim2=3).sum((1, 2))
+        short = squares <= (_LONGEST * self.pair_bound) ** 2
+        kept = torch.isfinite(grams.sum((1, 2, 3))) & short
         if int(kept.sum()) < 2:
             return [torch.zeros_like(p) for p in trained]
         scale = self._scale(embedded[kept], grams[kept])
@@ -190,14 +163,11 @@ class LogitDP:
         unit = normalize(model(rows)[1]).unflatten(0, (-1, 2))
         similarity = unit[:, 0] @ unit[:, 1].T
         weight = pair_coefficients(similarity.detach(), self.temperature) * scale.to(similarity)
-        return list(
-            torch.autograd.grad((weight * similarity).sum(), trained, materialize_grads=True)
-        )
+        loss = (weight * similarity).sum()
+        return list(torch.autograd.grad(loss, trained, materialize_grads=True))
 
     def _scale(self, embedded: Tensor, grams: Tensor) -> Tensor:
-        """min(1, L/u) `[N, N]`, u at least the length of ∇sᵢⱼ = Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ by the
-        triangle inequality.
-        """
+        """min(1, L/u) `[N, N]`, u ≥ ‖Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ‖ by the triangle inequality."""
         first, second = embedded.double().unbind(1)
         by_first = torch.einsum("jd,ide,je->ij", second, grams[:, 0], second).clamp_min(0).sqrt()
         by_second = torch.einsum("id,jde,ie->ij", first, grams[:, 1], first).clamp_min(0).sqrt()

@@ -33,6 +33,7 @@ sum is lost); authenticity: an upload travels in a signed envelope of the caller
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ from secure_fl.experimental.rlwe_ring import (
     uniform_elements,
 )
 from secure_fl.secure_sum.blocks import BlockShape
+from secure_fl.secure_sum.framing import sized
 from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import largest_noise
@@ -71,13 +73,9 @@ DEVIATION = 4.0
 """Standard deviation of a coefficient of a short element."""
 FEWEST_HONEST = 3
 MOST_CLIENTS = 250
-"""Eight deviations of their summed noise are half of 2^10; long vectors allow fewer,
-see `PadPlan.noise`.
-"""
+"""Eight deviations of their noise are half of 2^10; for long vectors see `PadPlan.noise`."""
 PAD_LAYOUT = FieldLayout(bits=20, fields_per_slot=2, modulus=WORDS)
-"""For `Grid`: where fields lie in a slot. A slot is an integer within ±2^39 here, 2^10 of which the
-pad adds below it.
-"""
+"""For `Grid`. A slot is an integer within ±2^39 here; the pad adds 2^10 below it."""
 WARNING = (
     "the RLWE pad is experimental: nobody outside has reviewed it, and the hardness of its "
     "parameters is read off the HE standard's table. Prefer `masked` or `bfv+masked`."
@@ -123,47 +121,25 @@ class PadPlan:
             ("fields", self.fields - 1, 2**32),
         ):
             if not 0 <= value < most:
-                raise SecureSumError(
-                    "out of range",
-                    field=f"pad.{name}",
-                    value=getattr(self, name),
-                    remedy="count blocks and rounds from 0",
-                )
+                remedy = "count blocks and rounds from 0"
+                raise SecureSumError("out of range", f"pad.{name}", getattr(self, name), remedy)
         if self.colluders < 0 or self.clients - self.colluders < FEWEST_HONEST:
-            remedy = (
-                f"{FEWEST_HONEST} or more clients beside the colluders; Σ s says too much about two"
-            )
-            raise SecureSumError(
-                "too few honest clients",
-                field="pad.clients",
-                value=(self.clients, self.colluders),
-                remedy=remedy,
-            )
+            remedy = f"{FEWEST_HONEST} or more beside the colluders; Σ s says too much about two"
+            found = (self.clients, self.colluders)
+            raise SecureSumError("too few honest clients", "pad.clients", found, remedy)
         if self.clients > MOST_CLIENTS or self.noise >= _HALF:
-            remedy = (
-                f"at most {MOST_CLIENTS} clients, fewer for long vectors; or sum groups apart, or "
-                "use `masked`"
-            )
-            found = {"clients": self.clients, "ring elements": self.elements}
-            raise SecureSumError(
-                "their noise could pass its ten bits",
-                field="pad.clients",
-                value=found,
-                remedy=remedy,
-            )
+            sums = {"clients": self.clients, "ring elements": self.elements}
+            remedy = f"{MOST_CLIENTS} clients, fewer for long vectors; sum groups, or use `masked`"
+            raise SecureSumError("their noise could pass its ten bits", "pad.clients", sums, remedy)
 
     @property
     def elements(self) -> int:
-        """R, ring elements of an upload: two fields a coefficient and a guard behind them, which is
-        0 in every upload.
-        """
+        """R, ring elements of an upload: two fields a coefficient, and a guard that is always 0."""
         return -(-(PAD_LAYOUT.slots(self.fields) + _GUARD) // DEGREE)
 
     @cached_property
     def noise(self) -> int:
-        """Largest magnitude that Σ e may have; with probability 2^-40 honest noise passes it in
-        some of the R·N coefficients.
-        """
+        """Of Σ e, at most: honest noise passes it in a coefficient of all with chance 2^-40."""
         return largest_noise(DEVIATION * sqrt(self.clients), self.elements * DEGREE)
 
     @property
@@ -183,45 +159,28 @@ class PadPlan:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """For `RoundPlan`, or `EmbeddedFederation.begin`: when and within which range Σ s may
-        be opened.
-        """
+        """For `RoundPlan`: when and within which range Σ s may be opened."""
         return {"fewest": self.fewest, "bound": WIDEST_SHORT}
 
     @cached_property
     def public_seed(self) -> bytes:
-        """32 bytes that make the elements a of this block, and of no other block, round
-        or federation.
-        """
-        name = self.federation.encode()
+        """32 bytes that make the elements a of this block, round and federation alone."""
+        place = struct.pack(">QI", self.round, self.block)
         # no secret goes in, and nobody chooses what comes out
-        info = (
-            _PUBLIC
-            + len(name).to_bytes(4, "big")
-            + name
-            + self.round.to_bytes(8, "big")
-            + self.block.to_bytes(4, "big")
-        )
-        return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(
-            bytes(KEY_BYTES)
-        )
+        info = _PUBLIC + sized(self.federation.encode()) + place
+        return HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(bytes(KEY_BYTES))
 
     def pad(self, secret: Integers) -> Slots:
-        """a·s for every element, uint64 `[R, N]`; equal for a secret and for the sum of secrets
-        that it is taken off with.
-        """
+        """a·s for every element, uint64 `[R, N]`, of a secret or a sum of secrets."""
         out: Slots = np.empty((self.elements, DEGREE), np.uint64)
         for group, rows in groups(self.elements):
-            out[rows] = products(
-                uniform_elements(self.public_seed, group, rows.stop - rows.start), secret
-            )
+            elements = uniform_elements(self.public_seed, group, rows.stop - rows.start)
+            out[rows] = products(elements, secret)
         return out
 
 
 def secrets_shape(pools: int, *, shared: bool = False, counted: bool = True) -> BlockShape:
-    """Of the secure sum that the secrets of a round go through: one secret in the place of each
-    large block, counts as they are.
-    """
+    """Of the sum of a round's secrets: one in the place of each large block, counts as they are."""
     return BlockShape(pools, DEGREE, DEGREE if shared else 0, counted=counted)
 
 
@@ -261,30 +220,18 @@ class RlwePad:
                 been used.
         """
         plan = self.plan
-        if (
-            values.shape != (plan.fields,)
-            or values.dtype != np.int64
-            or magnitude(values) > plan.bound
-        ):
-            remedy = (
-                f"int64 [{plan.fields}] within ±{plan.bound}: derive the codec for {plan.clients} "
-                "clients with PAD_LAYOUT"
-            )
-            raise SecureSumError(
-                "not the block's integers",
-                field="values",
-                value=(values.dtype, values.shape),
-                remedy=remedy,
-            )
+        found = (values.dtype, values.shape)
+        fits = values.dtype == np.int64 and values.shape == (plan.fields,)
+        if not fits or magnitude(values) > plan.bound:
+            remedy = f"int64 [{plan.fields}] within ±{plan.bound}: derive the codec for the plan"
+            raise SecureSumError("not the block's integers", "values", found, remedy)
         self._used.spend([self._seed])
         padded = plan.pad(self.secret)
         for group, rows in groups(plan.elements):
-            padded[rows] += short_elements(
-                b"noise" + self._seed, group, rows.stop - rows.start
-            ).view(np.uint64)
-        padded.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] += PAD_LAYOUT.pack(values) << np.uint64(
-            NOISE_BITS
-        )
+            noise = short_elements(b"noise" + self._seed, group, rows.stop - rows.start)
+            padded[rows] += noise.view(np.uint64)
+        raised = PAD_LAYOUT.pack(values) << np.uint64(NOISE_BITS)
+        padded.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] += raised
         return to_bytes(reduced(padded.view(np.int64)))
 
 
@@ -310,20 +257,11 @@ class PadSum:
             SecureSumError: another length, or one client more than the plan has room for.
         """
         if client in self._clients:
-            raise RefusedError(
-                Reason.DUPLICATE,
-                "this client is in the sum",
-                field="client",
-                value=client,
-                remedy="keep its first upload",
-            )
+            problem = "this client is in the sum"
+            raise RefusedError(Reason.DUPLICATE, problem, "client", client, "keep its first upload")
         if len(self._clients) >= self.plan.clients:
-            raise SecureSumError(
-                "more clients than planned",
-                field="pad.clients",
-                value=self.plan.clients,
-                remedy="plan for all that may upload",
-            )
+            problem, remedy = "more clients than planned", "plan for all that may upload"
+            raise SecureSumError(problem, "pad.clients", self.plan.clients, remedy)
         self._total += from_bytes(upload, self.plan.elements)
         self._clients.add(client)
 
@@ -359,13 +297,11 @@ class PadSum:
     def _check_clients(self, named: set[str]) -> None:
         fewest = self.plan.fewest
         if named != self._clients or len(named) < fewest:
-            found = {"added": len(self._clients), "survivors": len(named)}
-            raise SecureSumError(
-                "not the clients whose secrets were opened",
-                field="survivors",
-                value={**found, "in both": len(named & self._clients)},
-                remedy=f"add the uploads of exactly the survivors, {fewest} or more",
-            )
+            counts = {"added": len(self._clients), "survivors": len(named)}
+            found = {**counts, "in both": len(named & self._clients)}
+            problem = "not the clients whose secrets were opened"
+            remedy = f"add the uploads of exactly the survivors, {fewest} or more"
+            raise SecureSumError(problem, "survivors", found, remedy)
 
 
 def _check_secrets(secrets: Integers, clients: int) -> None:
@@ -373,14 +309,10 @@ def _check_secrets(secrets: Integers, clients: int) -> None:
     widest = WIDEST_SHORT * clients
     fits = secrets.shape == (DEGREE,) and secrets.dtype == np.int64
     if not fits or magnitude(secrets) > widest:
-        raise SecureSumError(
-            "no sum of so many secrets",
-            field="secrets",
-            value=(secrets.dtype, secrets.shape),
-            remedy=f"int64 [{DEGREE}] within ±{widest}",
-        )
+        problem, remedy = "no sum of so many secrets", f"int64 [{DEGREE}] within ±{widest}"
+        raise SecureSumError(problem, "secrets", (secrets.dtype, secrets.shape), remedy)
 
 
 def _left(problem: str) -> RefusedError:
     remedy = "discard the round: the secrets are not those of the uploads, or an upload was damaged"
-    return RefusedError(Reason.OUT_OF_RANGE, problem, field="sum", value="(hidden)", remedy=remedy)
+    return RefusedError(Reason.OUT_OF_RANGE, problem, "sum", "(hidden)", remedy)

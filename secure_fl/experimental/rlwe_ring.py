@@ -40,9 +40,7 @@ WIDEST_FACTOR = 2**13
 """Largest magnitude of a coefficient that `products` takes: 256 short ones summed."""
 BYTES_PER_ELEMENT = packed_bytes(DEGREE, MODULUS_BITS)
 GROUP = 16
-"""Ring elements that one key makes; half a megabyte of complex numbers, which stays in a
-second-level cache.
-"""
+"""Ring elements that one key makes: half a megabyte, which stays in a second-level cache."""
 
 _MASK = np.uint64(2**MODULUS_BITS - 1)
 _HALF_BITS = MODULUS_BITS // 2
@@ -56,23 +54,17 @@ _DIGIT = 7
 
 def groups(elements: int) -> Iterator[tuple[int, slice]]:
     """Numbers and ranges of the groups of at most `GROUP` elements."""
-    return (
-        (number, slice(start, min(start + GROUP, elements)))
-        for number, start in enumerate(range(0, elements, GROUP))
-    )
+    starts = enumerate(range(0, elements, GROUP))
+    return ((number, slice(start, min(start + GROUP, elements))) for number, start in starts)
 
 
 def uniform_elements(key: bytes, group: int, count: int) -> Slots:
-    """The first `count` public random elements of a group: uint64 `[count, N]`, uniform below q
-    (the low 50 bits of each word).
-    """
+    """The first public elements of a group: uint64 `[count, N]`, low 50 bits of random words."""
     return expand(_group_key(b"uniform", key, group), count * DEGREE).reshape(count, DEGREE) & _MASK
 
 
 def short_elements(key: bytes, group: int, count: int) -> Integers:
-    """The same with short coefficients: int64 `[count, N]`, heads among 64 fair coins less 32, so
-    within ±32 with variance 16.
-    """
+    """Short ones: int64 `[count, N]`, heads among 64 fair coins less 32, variance 16."""
     heads = _ones(expand(_group_key(b"short", key, group), count * DEGREE))
     return heads.view(np.int64).reshape(count, DEGREE) - WIDEST_SHORT
 
@@ -91,13 +83,8 @@ def products(elements: Slots, factor: Integers) -> Slots:
         SecureSumError: a factor of another shape, or not short.
     """
     if factor.shape != (DEGREE,) or factor.dtype != np.int64 or magnitude(factor) > WIDEST_FACTOR:
-        remedy = f"int64 [{DEGREE}] within ±{WIDEST_FACTOR}"
-        raise SecureSumError(
-            "not a short ring element",
-            field="factor",
-            value=(factor.dtype, factor.shape),
-            remedy=remedy,
-        )
+        problem, remedy = "not a short ring element", f"int64 [{DEGREE}] within ±{WIDEST_FACTOR}"
+        raise SecureSumError(problem, "factor", (factor.dtype, factor.shape), remedy)
     total: Slots = np.zeros(elements.shape, np.uint64)
     digits = [(_spectrum(digit), shift) for digit, shift in _digits(factor)]
     for _, rows in groups(len(elements)):
@@ -109,9 +96,7 @@ def products(elements: Slots, factor: Integers) -> Slots:
 
 
 def centred(residues: Slots) -> Integers:
-    """Residues modulo q as the integers nearest to 0, int64 of the same shape; bits above q's
-    are dropped.
-    """
+    """Residues modulo q as the integers nearest to 0, int64; bits above q's are dropped."""
     spare = 64 - MODULUS_BITS
     return (residues << np.uint64(spare)).view(np.int64) >> spare
 
@@ -131,34 +116,22 @@ def to_bytes(elements: Slots) -> bytes:
 
 
 def from_bytes(body: bytes, elements: int) -> Slots:
-    """The inverse, uint64 `[elements, N]`; every string of the right length is one.
-
-    Raises:
-        SecureSumError: another length.
-    """
+    """The inverse, uint64 `[elements, N]`. Raises SecureSumError: another length."""
     if len(body) != elements * BYTES_PER_ELEMENT:
         remedy = f"{elements * BYTES_PER_ELEMENT} bytes: refuse the upload"
-        raise SecureSumError(
-            "not so many ring elements", field="upload", value=f"{len(body)} bytes", remedy=remedy
-        )
+        raise SecureSumError("not so many ring elements", "upload", f"{len(body)} bytes", remedy)
     count = elements * DEGREE
-    return (
-        PackedWords(np.frombuffer(body, np.uint8), count, MODULUS_BITS)
-        .take(0, count)
-        .reshape(elements, DEGREE)
-    )
+    packed = PackedWords(np.frombuffer(body, np.uint8), count, MODULUS_BITS)
+    return packed.take(0, count).reshape(elements, DEGREE)
 
 
 def _group_key(kind: bytes, key: bytes, group: int) -> bytes:
-    return hashlib.sha256(
-        b"secure_fl/secure-sum/rlwe/" + kind + b"/v1" + group.to_bytes(8, "big") + key
-    ).digest()
+    named = b"secure_fl/secure-sum/rlwe/" + kind + b"/v1"
+    return hashlib.sha256(named + group.to_bytes(8, "big") + key).digest()
 
 
 def _ones(words: Slots) -> Slots:
-    """Set bits of each word, by sums of neighbouring bits, pairs, nibbles and bytes; `words`
-    is spoiled.
-    """
+    """Set bits of each word, by sums of neighbouring bits, pairs, nibbles; spoils `words`."""
     pairs, nibbles, octets = (np.uint64(0x0101010101010101 * byte) for byte in (0x55, 0x33, 0x0F))
     work = words >> np.uint64(1)
     work &= pairs
@@ -197,9 +170,7 @@ def _spectrum(factor: Integers) -> Complex:
 
 
 def _transform(elements: Slots) -> Complex:
-    """a = low + 2^25·high modulo q with both halves within ±2^24: raised by 2^24 each before they
-    are cut apart, lowered after.
-    """
+    """a = low + 2^25·high modulo q, both within ±2^24: raised by 2^24 to be cut, lowered after."""
     raised, halves = elements + _RAISE, np.empty(elements.shape, np.complex128)
     halves.real = raised & _HALF_MASK
     raised >>= _HALF_SHIFT

@@ -85,50 +85,27 @@ def jacobian_grams(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_repeats(model: nn.Module, rows: Tensor) -> None:
-    """Refuse a model that embeds a row differently each time.
-
-    Raises:
-        PrivacyError: it does.
-    """
+    """Refuse a model that embeds a row differently each time. Raises PrivacyError: it does."""
     with torch.no_grad():
         z, again = model(rows)[1], model(rows)[1]
-    if not torch.allclose(
-        z,
-        again,
-        rtol=1e-3,
-        atol=1e-5 * float(again.nan_to_num(0, 0, 0).abs().max()),
-        equal_nan=True,
-    ):
+    near = 1e-5 * float(again.nan_to_num(0, 0, 0).abs().max())
+    if not torch.allclose(z, again, rtol=1e-3, atol=near, equal_nan=True):
+        problem = "embeds a row differently each time"
         remedy = "leave out dropout and other layers that draw"
-        raise PrivacyError(
-            "embeds a row differently each time",
-            field="model",
-            value=type(model).__name__,
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "model", type(model).__name__, remedy)
 
 
 def _only_through_layers(model: nn.Module, z: Tensor, calls: Sequence[LayerCall]) -> bool:
-    """Whether trained weights act through one call each of the layer that holds them, and in no
-    other way: else parts of J Jᵀ would be missing.
-    """
-    held = Counter(
-        id(p)
-        for layer in model.modules()
-        for p in layer.parameters(recurse=False)
-        if p.requires_grad
-    )
+    """Whether trained weights act by one call each of their layer, so that J Jᵀ is whole."""
+    weights = (p for layer in model.modules() for p in layer.parameters(recurse=False))
+    held = Counter(id(p) for p in weights if p.requires_grad)
     called = Counter(id(call.layer) for call in calls)
-    return (
-        max([*held.values(), *called.values()], default=1) == 1
-        and weight_beside_layers(model, [z], calls) is None
-    )
+    once = max([*held.values(), *called.values()], default=1) == 1
+    return once and weight_beside_layers(model, [z], calls) is None
 
 
 def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time; by Jacobians where weights act in other
-    ways too.
-    """
+    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time where that leaves nothing out."""
     with torch.enable_grad():
         with recorded(model, len(rows)) as calls:
             z = model(rows)[1]
@@ -136,51 +113,38 @@ def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
             return jacobian_grams(model, rows)
         e = normalize(z)
         edges = [call.edge for call in calls]
-        found = (
-            [
-                torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True)
-                for part in e.unbind(1)
-            ]
-            if calls
-            else []
-        )
+        found = [
+            torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True)
+            for part in (e.unbind(1) if calls else ())
+        ]
     grams = torch.zeros(*e.shape, e.shape[1], dtype=torch.float64, device=e.device)
     for call, backprops in zip(calls, zip(*found, strict=True), strict=True):
         call.check_inputs()
-        if any(b is not None for b in backprops):
-            like = next(b for b in backprops if b is not None)
-            grams += _layer_grams(
-                call, [torch.zeros_like(like) if b is None else b for b in backprops]
-            )
+        like = next((b for b in backprops if b is not None), None)
+        if like is not None:
+            filled = [torch.zeros_like(like) if b is None else b for b in backprops]
+            grams += _layer_grams(call, filled)
     return e.detach(), grams
 
 
 def _layer_grams(call: LayerCall, backprops: Sequence[Tensor]) -> Tensor:
-    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output, one
-    `[N, ...]` each.
-    """
+    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output."""
     layer = call.layer
     if isinstance(layer, nn.Linear) and has_ghost(layer):
-        inputs = call.inputs.flatten(1, -2) if call.inputs.ndim > 2 else call.inputs[:, None]
-        outputs = torch.stack(
-            [b.flatten(1, -2) if b.ndim > 2 else b[:, None] for b in backprops], 1
+        inputs, *outs = (
+            each.flatten(1, -2) if each.ndim > 2 else each[:, None]
+            for each in (call.inputs, *backprops)
         )
-        return _products(inputs, outputs, bias=trains_bias(layer))
+        return _products(inputs, torch.stack(outs, 1), bias=trains_bias(layer))
     if isinstance(layer, nn.Conv1d | nn.Conv2d) and has_ghost(layer) and layer.groups == 1:
-        images, _, (kernel, stride, padding, dilation, _) = as_images(
-            layer, call.inputs, backprops[0]
-        )
+        images, _, geometry = as_images(layer, call.inputs, backprops[0])
+        kernel, stride, padding, dilation, _ = geometry
         patches = functional.unfold(images, kernel, dilation, padding, stride).mT
         outputs = torch.stack([b.flatten(2).mT for b in backprops], 1)
         return _products(patches, outputs, bias=trains_bias(layer))
     formed = [layer_rule(layer)(layer, [call.inputs], b) for b in backprops]
-    grams = torch.zeros(
-        len(call.inputs),
-        len(backprops),
-        len(backprops),
-        dtype=torch.float64,
-        device=call.inputs.device,
-    )
+    rows, width, device = len(call.inputs), len(backprops), call.inputs.device
+    grams = torch.zeros(rows, width, width, dtype=torch.float64, device=device)
     for parameter in (p for p in formed[0] if p.requires_grad):
         jacobian = torch.stack([by_row[parameter].flatten(1) for by_row in formed], 1).double()
         grams += jacobian @ jacobian.mT

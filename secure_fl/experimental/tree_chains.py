@@ -27,18 +27,12 @@ from secure_fl.privacy.noise import NoiseSource
 
 
 class _Chain:
-    """Rounds in order, each once; over at the last one, or when it is ended. Neither copied
-    nor stored.
-    """
+    """Rounds in order, each once, until the last or `end`. Neither copied nor stored."""
 
     def __init__(self, tree: PrefixTree, adder: str) -> None:
         if tree.adder != adder:
-            raise PrivacyError(
-                "another party adds this chain's noise",
-                field="adder",
-                value=tree.adder,
-                remedy=f'a tree with adder = "{adder}"',
-            )
+            remedy = f'a tree with adder = "{adder}"'
+            raise PrivacyError("another party adds this chain's noise", "adder", tree.adder, remedy)
         self.tree = tree
         self.round = 0
         """The number of the next round, from 0."""
@@ -52,26 +46,17 @@ class _Chain:
         if self.ended or self.round >= self.tree.rounds:
             problem = "has ended" if self.ended else "has released all its rounds"
             remedy = "begin a chain of another name; it is charged again"
-            raise PrivacyError(
-                f"the chain {problem}", field="chain", value=self.tree.name, remedy=remedy
-            )
+            raise PrivacyError(f"the chain {problem}", "chain", self.tree.name, remedy)
 
     def _check_vector(self, vector: Tensor) -> None:
         if vector.dtype != torch.int64 or vector.shape != (self.tree.dimension,):
-            found, remedy = (
-                (str(vector.dtype), tuple(vector.shape)),
-                f"pass int64 [{self.tree.dimension}]",
-            )
-            raise PrivacyError("not a round's vector", field="vector", value=found, remedy=remedy)
+            problem, remedy = "not a round's vector", f"pass int64 [{self.tree.dimension}]"
+            raise PrivacyError(problem, "vector", (str(vector.dtype), tuple(vector.shape)), remedy)
 
     def _refuse(self, *_: object) -> NoReturn:
+        problem = "its noise is secret and drawn once"
         remedy = "begin a new chain after a crash; it is charged again"
-        raise PrivacyError(
-            "its noise is secret and drawn once",
-            field="chain",
-            value="copied or stored",
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "chain", "copied or stored", remedy)
 
     __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refuse
 
@@ -80,9 +65,7 @@ class _Chain:
 
 
 class _Noise:
-    """One party's noise: each node's is drawn once, in the round that completes it, and forgotten
-    when a larger node takes it up.
-    """
+    """One party's noise: each node's drawn once, and forgotten when a larger one takes it up."""
 
     def __init__(self, tree: PrefixTree, source: NoiseSource, party: int) -> None:
         self._tree, self._source, self._party, self._law = tree, source, party, tree.noise()
@@ -152,52 +135,33 @@ class KeyHolderChain(_Chain):
         """Refuse a client whose part in this round the tree does not charge for."""
         tree, before = self.tree, self._took.get(client, [])
         if not 0 <= client < tree.roster:
-            raise PrivacyError(
-                "not on the roster",
-                field="participants",
-                value=client,
-                remedy=f"clients 0..{tree.roster - 1}",
-            )
+            remedy = f"clients 0..{tree.roster - 1}"
+            raise PrivacyError("not on the roster", "participants", client, remedy)
         too_soon = before and self.round - before[-1] < tree.separation
         if too_soon or len(before) >= tree.participations:
-            raise PrivacyError(
-                "would take part more often than is charged",
-                field="participants",
-                value=client,
-                remedy=f"at most {tree.participations} rounds a client, at least "
-                f"{tree.separation} apart; leave it out",
-            )
+            problem = "would take part more often than is charged"
+            remedy = f"at most {tree.participations} rounds, {tree.separation} apart; leave it out"
+            raise PrivacyError(problem, "participants", client, remedy)
 
 
 class ClientChain(_Chain):
-    """One client's side under full participation: its vector of each round plus its share of the
-    chain's noise, once a round.
-    """
+    """One client's side: each round's vector plus its share of the noise, once a round."""
 
     def __init__(self, tree: PrefixTree, source: NoiseSource, client: int) -> None:
         super().__init__(tree, "clients")
         self._noise = _Noise(tree, source, client)
 
     def contribute(self, integers: Tensor) -> Tensor:
-        """What may leave the client in this round, under masks and encryption, int64 `[d]`.
-
-        Raises:
-            PrivacyError: the chain is over, or the vector has another shape or is longer
-                than `levels`.
+        """What may leave the client in this round, under masks and encryption, int64 `[d]`. Raises
+        PrivacyError: the chain is over, or the vector has another shape or is longer than `levels`.
         """
         self._check_open()
         self._check_vector(integers)
         longest = self.tree.levels
-        if (
-            bool(((integers > longest) | (integers < -longest)).any())
-            or int(integers.square().sum()) > longest**2
-        ):
-            raise PrivacyError(
-                "the integers are longer than charged",
-                field="integers",
-                value="their norm",
-                remedy="clip before rounding",
-            )
+        beyond = bool(((integers > longest) | (integers < -longest)).any())
+        if beyond or int(integers.square().sum()) > longest**2:
+            problem = "the integers are longer than charged"
+            raise PrivacyError(problem, "integers", "their norm", "clip before rounding")
         added = self._noise.step(self.round)
         self.round += 1
         return integers + added
@@ -218,32 +182,19 @@ class SumChain(_Chain):
         self._prefix = torch.zeros(tree.dimension, dtype=torch.int64)
 
     def check(self, survivors: Iterable[int]) -> None:
-        """To be called before a round's sum is opened.
-
-        Raises:
-            PrivacyError: somebody is missing, and with them noise of this and earlier rounds; the
-                chain has ended.
+        """To be called before a round's sum is opened. Raises PrivacyError: somebody is missing,
+        and with them noise of this and earlier rounds; the chain has ended.
         """
         self._check_open()
         if set(survivors) != set(range(self.tree.roster)):
             self.end()
-            remedy = (
-                "do not open the sum; begin a chain of another name with those who are left, which "
-                "is charged again"
-            )
-            raise PrivacyError(
-                "a lost client takes its noise along: the chain has ended",
-                field="survivors",
-                value="not the roster",
-                remedy=remedy,
-            )
+            problem = "a lost client takes its noise along: the chain has ended"
+            remedy = "do not open the sum; begin a chain of another name, which is charged again"
+            raise PrivacyError(problem, "survivors", "not the roster", remedy)
 
     def release(self, total: Tensor, survivors: Iterable[int]) -> Tensor:
-        """The noised prefix sum up to this round, int64 `[d]`, from the sum of all
-        clients' contributions.
-
-        Raises:
-            PrivacyError: as `check`, or the vector does not fit.
+        """The noised prefix sum up to this round, int64 `[d]`, from the sum of all clients'
+        contributions. Raises PrivacyError: as `check`, or the vector does not fit.
         """
         self.check(survivors)
         self._check_vector(total)
@@ -256,9 +207,7 @@ def _charge(ledger: PrivacyLedger, release: Release) -> None:
     """Record a chain that has not begun."""
     if any(known.key == release.key for known in ledger.releases):
         remedy = "give the new chain a name of its own; the old one cannot be resumed"
-        raise PrivacyError(
-            "the chain was begun before", field="name", value=release.key, remedy=remedy
-        )
+        raise PrivacyError("the chain was begun before", "name", release.key, remedy)
     if ledger.budget is not None:
         ledger.would_exceed([release])
     ledger.record(release)

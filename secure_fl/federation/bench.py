@@ -16,8 +16,8 @@ from secure_fl.federation.factory import Blueprint
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers
 from secure_fl.pools.pool_set import PoolModel
-from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.rows_alone import check_rows_alone
+from secure_fl.privacy.views_apart import Examples
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

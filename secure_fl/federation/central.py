@@ -26,9 +26,7 @@ from secure_fl.federation.folder import RunFolder
 from secure_fl.files import is_file, read_json
 
 _SALT = 16
-"""Bytes of a salt: a new one a run, so that records of different runs do not compare with each
-other or with a table made before.
-"""
+"""Bytes of a salt, new for each run, so that records of different runs do not compare."""
 
 
 @dataclass(frozen=True)
@@ -110,24 +108,17 @@ class CentralSet:
 
     @classmethod
     def recorded(cls, folder: RunFolder) -> CentralSet:
-        """What a run's own record says that its encoder has seen.
-
-        Raises:
-            RunFolderError: it does not say so, or is damaged.
-        """
+        """What a run's record says that its encoder has seen, or RunFolderError."""
         remedy = "load an encoder whose folder is whole, or pre-train anew"
         if not is_file(folder.central):
             problem = "the record does not say which examples the encoder saw"
-            raise RunFolderError(
-                problem, field="central.json", value=str(folder.path), remedy=remedy
-            )
+            raise RunFolderError(problem, "central.json", str(folder.path), remedy)
         content = read_json(folder.central, _Record, remedy)
         try:
             return cls(bytes.fromhex(content.salt), frozenset(content.digests))
         except ValueError:
-            raise RunFolderError(
-                "is damaged: salt", field="central.json", value=str(folder.path), remedy=remedy
-            ) from None
+            problem = "is damaged: salt"
+            raise RunFolderError(problem, "central.json", str(folder.path), remedy) from None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `central.json`; sorted, so that it shows no order of the examples."""
@@ -135,16 +126,14 @@ class CentralSet:
 
     def check(self, held: Iterable[Dataset]) -> None:
         """Refuse a set that shares an example with what clients hold, for training or for tests.
-
-        Raises:
-            PrivacyError: it does; which examples, and how many, is not said.
+        Raises PrivacyError: it does; which examples, and how many, is not said.
         """
         if self.digests and any(
             not self.digests.isdisjoint(content_digests(data, self.salt)) for data in held
         ):
             problem = "the server's set holds examples of the clients, and is learned in the clear"
             remedy = "pre-train on examples that no client holds, or federated"
-            raise PrivacyError(problem, field="pretrain", value="not shown", remedy=remedy)
+            raise PrivacyError(problem, "pretrain", "not shown", remedy)
 
 
 def central_data(config: FederationConfig, like: Dataset) -> Dataset | None:

@@ -1,6 +1,4 @@
-"""Checkpoints: tensors in safetensors, everything else in a JSON manifest with hashes, published by
-rename. No pickle.
-"""
+"""Checkpoints: tensors in safetensors, all else in a JSON manifest with hashes; never pickle."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
@@ -86,10 +84,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_
 
 def go_back(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
     """Write a checkpoint of an earlier step than the newest and remove the others, the newest
-    first: a crash leaves the newest, or one between.
-
-    Raises:
-        FileError: it cannot be written.
+    first: a crash leaves the newest, or one between. Raises FileError: it cannot be written.
     """
     written = _write(folder, checkpoint, told)
     for other in reversed(_found(folder)):
@@ -125,15 +120,10 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     newest, manifest = found[-1], _manifest(found[-1])
     tensors = read_bytes(newest / _TENSORS, most=_LARGEST)
-    if manifest.check != manifest.digest_of_rest or manifest.sha256 != {
-        _TENSORS: hashlib.sha256(tensors).hexdigest()
-    }:
-        raise RunFolderError(
-            "its files do not match their hashes",
-            field="checkpoints",
-            value=newest.name,
-            remedy=_REMEDY,
-        )
+    sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
+    if manifest.check != manifest.digest_of_rest or manifest.sha256 != sums:
+        problem = "its files do not match their hashes"
+        raise RunFolderError(problem, "checkpoints", newest.name, _REMEDY)
     loaded = unpack(tensors, field="checkpoints", value=newest.name, remedy=_REMEDY)
     state = State(Place(manifest.step, manifest.round), loaded, manifest.facts)
     return Checkpoint(state, manifest.digest, manifest.lines, manifest.ledger)
@@ -141,18 +131,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 def _manifest(checkpoint: Path) -> _Manifest:
     data = read_bytes(checkpoint / _MANIFEST)
-    schema = parse_json(
-        data, dict[str, JsonValue], field="checkpoints", value=checkpoint.name, remedy=_REMEDY
-    ).get("schema")
+    told: Any = {"field": "checkpoints", "value": checkpoint.name, "remedy": _REMEDY}
+    schema = parse_json(data, dict[str, JsonValue], **told).get("schema")
     if schema != _SCHEMA:
+        problem = f"is of another schema than {_SCHEMA}"
         remedy = "resume it with the version of secure-fl that wrote it"
-        raise RunFolderError(
-            f"is of another schema than {_SCHEMA}",
-            field="checkpoints",
-            value=checkpoint.name,
-            remedy=remedy,
-        )
-    return parse_json(data, _Manifest, field="checkpoints", value=checkpoint.name, remedy=_REMEDY)
+        raise RunFolderError(problem, "checkpoints", checkpoint.name, remedy)
+    return parse_json(data, _Manifest, **told)
 
 
 def _found(folder: Path) -> list[Path]:

@@ -22,8 +22,8 @@ from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
-from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.private_sketch import PrivateSketch
+from secure_fl.privacy.views_apart import Examples
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.protections import layout_of
 from secure_fl.seeds import derive_seed

@@ -150,9 +150,7 @@ def _mark(questions: str) -> Rules:
 
 
 def _record(sources: _Sources) -> Rules:
-    """A line of `metrics.jsonl`. How long a round took follows how many examples were drawn, which
-    is secret.
-    """
+    """A line of `metrics.jsonl`. Seconds follow how many examples were drawn, which is secret."""
     read_off = (
         "loss terms accuracy accuracy_std accuracy_min test_loss accuracies choices pools cut"
     )
@@ -217,19 +215,13 @@ def _cost(counts: str) -> Rules:
 
 def _ledger(questions: str) -> Rules:
     release: Rules = {"key": questions, "hash": questions, "event": {BELOW: PUBLIC}, ANY: PUBLIC}
-    told: Rules = {
-        "claims": {BELOW: PUBLIC},
-        "stated": {ANY: PUBLIC},
-        "budget": {ANY: PUBLIC},
-        "format": PUBLIC,
-    }
-    return {"releases": release, "mark": _mark(questions), "digest": questions, **told}
+    told: Rules = {"claims": {BELOW: PUBLIC}, **_all("stated budget", {ANY: PUBLIC})}
+    chain: Rules = {"mark": _mark(questions), "digest": questions, "format": PUBLIC}
+    return {"releases": release, **chain, **told}
 
 
 def _transcript(sources: _Sources) -> Rules:
-    """A line's hash is over all of it, and everything that parties sign is about keys, uploads
-    and questions.
-    """
+    """A line's hash is over all of it; what parties sign is about keys, uploads and questions."""
     parties = "federation protection key_holder clients fewest colluders revision"
     events = "client sender phase reason by maker first last length"
     sums = "place step attempt cohort left_out threshold minimum unit pools exact survivors"

@@ -50,7 +50,7 @@ def _installed() -> dict[str, Path]:
         places = [] if spec is None else list(spec.submodule_search_locations or [])
         if not places:
             remedy = "install secure-fl as files: pip install secure-fl"
-            raise DependencyError("no folder of source", field=package, value=None, remedy=remedy)
+            raise DependencyError("no folder of source", package, None, remedy)
         found[package] = Path(places[0])
     return found
 

@@ -29,16 +29,10 @@ class Local:
 
     @property
     def sketch(self) -> ClientSketch:
-        """What the client answers about its sketch.
-
-        Raises:
-            ConfigError: pools do not start from sketches.
-        """
+        """What the client answers about its sketch. Raises ConfigError: pools start without any."""
         if self.own_sketch is None:
             value, remedy = self.blueprint.config.pools.start, 'set pools.start = "sketch"'
-            raise ConfigError(
-                "this run has no sketches", field="pools.start", value=value, remedy=remedy
-            )
+            raise ConfigError("this run has no sketches", "pools.start", value, remedy)
         return self.own_sketch
 
     @property
@@ -60,15 +54,11 @@ class Local:
         return len(self.pool_examples) >= 2
 
     def weight(self, examples: int, weights: str) -> float:
-        """How much the client counts in an average: its examples as a share of the largest
-        client's, which is public, or 1.
-        """
+        """What the client counts in an average: its examples over the largest client's, or 1."""
         return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
 
     def found(self, guide: Guide | None) -> int | None:
-        """The pool of the client's group, by its sketch; where that is gone with a run that had
-        ended, the pool that it used then, if it is known.
-        """
+        """The pool of the client's group by its sketch, or that of an ended run."""
         if guide is None or not self.sketch.there:
             return self.before
         return self.sketch.nearest(guide)

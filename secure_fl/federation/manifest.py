@@ -20,20 +20,12 @@ from typing import Any, TypeVar
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.file_tags import (
-    ANY,
-    BELOW,
-    EXPERIMENTER,
-    PUBLIC,
-    TAGS,
-    Rules,
-    rules_of,
-)
+from secure_fl.federation.file_tags import ANY, BELOW, EXPERIMENTER, PUBLIC, TAGS, Rules, rules_of
 from secure_fl.files import parse_json
 from secure_fl.records import Record, document
 
 R = TypeVar("R", bound=Record)
-_TAG = f"tag it in secure_fl/federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
+_TAG = f"tag it in federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
 
 
 @dataclass(frozen=True)
@@ -98,34 +90,27 @@ class Manifest:
 
     @property
     def outside(self) -> list[str]:
-        """What is written and outside of every claim: files that are the experimenter's, and his
-        fields of other files.
-        """
+        """Written and outside of every claim: the experimenter's files, and fields of others."""
         found = []
-        for file, rules in self.files.items():
-            if self.experiments and EXPERIMENTER in _tags(rules):
-                found.append(
-                    file
-                    if _tags(rules) == {EXPERIMENTER}
-                    else f"{file}: {', '.join(_fields(rules, EXPERIMENTER))}"
-                )
+        for file, rules in self.files.items() if self.experiments else ():
+            if _tags(rules) == {EXPERIMENTER}:
+                found.append(file)
+            elif EXPERIMENTER in _tags(rules):
+                found.append(f"{file}: {', '.join(_fields(rules, EXPERIMENTER))}")
         return found
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `manifest.json`: what each tag says, and the tags of what is written."""
-        files = {file: _written(rules, self.experiments) for file, rules in self.files.items()}
-        files = {file: rules for file, rules in files.items() if rules}
-        return {
-            "tags": {tag: said for tag, said in TAGS.items() if tag in _tags(files)},
-            "files": files,
-        }
+        files = _written(self.files, self.experiments)
+        tags = {tag: said for tag, said in TAGS.items() if tag in _tags(files)}
+        return {"tags": tags, "files": files}
 
     def _rules(self, file: str) -> str | Rules:
+        names = file.split("/")
         for known, rules in self.files.items():
-            parts, names = known.split("/"), file.split("/")
-            if len(parts) == len(names) and all(
-                part in (ANY, name) for part, name in zip(parts, names, strict=True)
-            ):
+            parts = known.split("/")
+            fits = (part in (ANY, name) for part, name in zip(parts, names, strict=False))
+            if len(parts) == len(names) and all(fits):
                 return rules
         raise _untagged(file)
 
@@ -161,17 +146,13 @@ _LEFT_OUT = _LeftOut()
 
 
 def _untagged(where: str) -> RunFolderError:
-    return RunFolderError(
-        "a field without a tag is not written", field=where, value="not shown", remedy=_TAG
-    )
+    return RunFolderError("a field without a tag is not written", where, "not shown", _TAG)
 
 
 def _tags(rules: str | Rules) -> set[str]:
-    return (
-        {rules}
-        if isinstance(rules, str)
-        else {tag for rule in rules.values() for tag in _tags(rule)}
-    )
+    if isinstance(rules, str):
+        return {rules}
+    return {tag for rule in rules.values() for tag in _tags(rule)}
 
 
 def _fields(rules: str | Rules, tag: str, prefix: str = "") -> list[str]:

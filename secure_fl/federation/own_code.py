@@ -35,56 +35,35 @@ def encoder_maker(
     """
     if encoder is None:
         return lambda seed: build_encoder(config.model, shape, seed)
-    remedy = (
-        "pass an nn.Module that maps [N, *shape] to [N, features], or a function `seed -> module`"
-    )
+    remedy = "pass a module that maps [N, *shape] to [N, features], or `seed -> module`"
     if isinstance(encoder, type):
-        raise ModelError(
-            "is a class",
-            field="encoder",
-            value=encoder.__name__,
-            remedy=f"pass {encoder.__name__}(), or a function `seed -> module`",
-        )
+        remedy = f"pass {encoder.__name__}(), or a function `seed -> module`"
+        raise ModelError("is a class", "encoder", encoder.__name__, remedy)
     if not isinstance(encoder, nn.Module) and not callable(encoder):
-        raise ModelError(
-            "is no module", field="encoder", value=type(encoder).__name__, remedy=remedy
-        )
-    maker = (
-        partial(fresh_copy, encoder) if isinstance(encoder, nn.Module) else partial(_made, encoder)
-    )
+        raise ModelError("is no module", "encoder", type(encoder).__name__, remedy)
+    maker = partial(_made, encoder)
+    if isinstance(encoder, nn.Module):
+        maker = partial(fresh_copy, encoder)
     _try_encoder(maker, shape)
     return maker
 
 
 def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ...]) -> Augmentation:
-    """The configuration's views, or the caller's augmentation, tried on noise where the run
-    makes views.
-
-    Raises:
-        ConfigError: no function, or one that does not return a view of each example.
+    """The configuration's views, or the caller's augmentation, tried on noise where the run makes
+    views. Raises ConfigError: no function, or one that does not return a view of each example.
     """
     if augment is None:
         return build_views(config.views, shape)
-    remedy = (
-        "pass a function that takes a batch [N, *shape] and returns it changed, or an object with "
-        "`changed(x, draws)`"
-    )
+    remedy = "pass a function of a batch [N, *shape], or an object with `changed(x, draws)`"
     if isinstance(augment, type):
-        raise ConfigError(
-            "is a class",
-            field="augment",
-            value=augment.__name__,
-            remedy=f"pass {augment.__name__}(...), an instance",
-        )
+        remedy = f"pass {augment.__name__}(...), an instance"
+        raise ConfigError("is a class", "augment", augment.__name__, remedy)
     if not isinstance(augment, KeyedAugmentation) and not callable(augment):
-        raise ConfigError(
-            "is no function", field="augment", value=type(augment).__name__, remedy=remedy
-        )
+        raise ConfigError("is no function", "augment", type(augment).__name__, remedy)
     if config.augments:
         # Private training gives it one example at a time.
-        batch_views(
-            augment, _noise(1 if config.privacy.unit == "example" else 2, shape), config.seed
-        )
+        rows = 1 if config.privacy.unit == "example" else 2
+        batch_views(augment, _noise(rows, shape), config.seed)
     return augment
 
 
@@ -96,19 +75,11 @@ def _made(make: Callable[[int], object], seed: int) -> nn.Module:
     except SecureFLError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"called with a seed, raises {type(error).__name__}: {error}",
-            field="encoder",
-            value=_name(make),
-            remedy=remedy,
-        ) from error
+        problem = f"called with a seed, raises {type(error).__name__}: {error}"
+        raise ModelError(problem, "encoder", _name(make), remedy) from error
     if not isinstance(module, nn.Module):
-        raise ModelError(
-            "called with a seed, returns no module",
-            field="encoder",
-            value=type(module).__name__,
-            remedy=remedy,
-        )
+        problem = "called with a seed, returns no module"
+        raise ModelError(problem, "encoder", type(module).__name__, remedy)
     return copy_of(module)
 
 
@@ -123,28 +94,15 @@ def _try_encoder(make: Callable[[int], nn.Module], shape: tuple[int, ...]) -> No
             with seeded(0):
                 h = module(_noise(_ROWS, shape))
         except Exception as error:
-            raise ModelError(
-                f"raises {type(error).__name__} in {mode} mode: {error}",
-                field="encoder",
-                value=kind,
-                remedy=remedy,
-            ) from error
+            problem = f"raises {type(error).__name__} in {mode} mode: {error}"
+            raise ModelError(problem, "encoder", kind, remedy) from error
         if not isinstance(h, Tensor) or h.shape != (_ROWS, width) or not h.is_floating_point():
-            raise ModelError(
-                f"does not return a row of features for each example in {mode} mode",
-                field="encoder",
-                value=_described(h),
-                remedy=remedy,
-            )
+            problem = f"does not return a row of features for each example in {mode} mode"
+            raise ModelError(problem, "encoder", _described(h), remedy)
     trained = any(parameter.requires_grad for parameter in module.parameters())
     if trained and not h.requires_grad:
         remedy = "compute its output without no_grad, detach, argmax and the like"
-        raise ModelError(
-            "has weights to train, which no gradient reaches",
-            field="encoder",
-            value=kind,
-            remedy=remedy,
-        )
+        raise ModelError("has weights to train, which no gradient reaches", "encoder", kind, remedy)
 
 
 def _noise(rows: int, shape: tuple[int, ...]) -> Tensor:
@@ -157,6 +115,6 @@ def _name(function: object) -> str:
 
 
 def _described(value: object) -> str:
-    return (
-        f"{value.dtype} of {value.ndim} axes" if isinstance(value, Tensor) else type(value).__name__
-    )
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of {value.ndim} axes"
+    return type(value).__name__

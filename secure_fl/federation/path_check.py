@@ -13,8 +13,7 @@ from torch import Tensor
 from secure_fl.federation.example_plan import chooses_by_loss
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.private_paths import TrainingPath, Views
-from secure_fl.privacy.noise_examples import Examples
-from secure_fl.privacy.views_apart import ViewsOf, check_augmentation
+from secure_fl.privacy.views_apart import Examples, ViewsOf, check_augmentation
 from secure_fl.privacy.whole_path import check_embedding, check_training
 from secure_fl.training.tasks import SCORE_BATCH
 

@@ -37,15 +37,11 @@ class OwnData:
     classes: int | None = None
 
     def __post_init__(self) -> None:
-        counts = [
-            ("examples", self.examples, 2),
-            ("labelled", self.labelled, 0),
-            ("classes", self.classes, 0),
-        ]
-        counts += [("shape", size, 1) for size in self.shape or ()]
+        counts = [("examples", self.examples, 2), ("labelled", self.labelled, 0)]
+        counts += [("classes", self.classes, 0), *(("shape", n, 1) for n in self.shape or ())]
         for name, value, least in counts:
             if value is not None and value < least:
-                raise ConfigError("too few", field=name, value=value, remedy=f"at least {least}")
+                raise ConfigError("too few", name, value, f"at least {least}")
 
 
 def account(

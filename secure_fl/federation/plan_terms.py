@@ -9,45 +9,23 @@ document: the roster, the days, the digests, and whether the server is given the
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from math import ceil, inf
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from secure_fl import __version__
 from secure_fl.config import FederationConfig
 from secure_fl.errors import ConfigError
 from secure_fl.federation.plan_cost import Figure, OwnData, account
 
+if TYPE_CHECKING:
+    from secure_fl.federation.plan import Plan
+
 SOURCE = "secure_fl"
 """The name under which a plan gives the `code_digest` that all parties are to have."""
 NOBODY = "nobody"
 """The key holder where nothing is encrypted."""
-
-
-class SignedPlan(Protocol):
-    """What is read of a plan here: public facts that its coordinator signed."""
-
-    @property
-    def config(self) -> FederationConfig: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def clients(self) -> Sequence[str]: ...
-    @property
-    def roster(self) -> bytes: ...
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def first_day(self) -> str: ...
-    @property
-    def last_day(self) -> str: ...
-    @property
-    def code(self) -> Mapping[str, str]: ...
-    @property
-    def publish_models(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -71,12 +49,8 @@ class Signed:
     publish_models: bool = False
 
     @classmethod
-    def by(cls, plan: SignedPlan, revision: int) -> Signed:
-        """What a plan says whose signature was checked, under the roster of this revision.
-
-        Raises:
-            ConfigError: a day that is none.
-        """
+    def by(cls, plan: Plan, revision: int) -> Signed:
+        """What a plan says, its signature checked. Raises ConfigError: a day that is none."""
         return cls(
             roster_revision=revision,
             roster_digest=plan.roster.hex(),
@@ -189,7 +163,7 @@ class PlanTerms:
     @classmethod
     def of_plan(
         cls,
-        plan: SignedPlan,
+        plan: Plan,
         own: OwnData | None = None,
         *,
         revision: int,
@@ -222,7 +196,7 @@ def _day(name: str, text: str) -> datetime.date | None:
         return datetime.date.fromisoformat(text) if text else None
     except ValueError:
         remedy = "a day such as 2026-01-31, or nothing"
-        raise ConfigError("not a day", field=f"plan.{name}", value=text, remedy=remedy) from None
+        raise ConfigError("not a day", f"plan.{name}", text, remedy) from None
 
 
 def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[str, Any]:

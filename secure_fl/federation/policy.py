@@ -204,7 +204,7 @@ class StudyLimits(_Limits):
     def _in_order(self) -> Self:
         if self.begin is not None and self.end is not None and self.end < self.begin:
             remedy, found = f"a day from {self.begin.isoformat()} on", self.end.isoformat()
-            raise ConfigError("before study.begin", field="study.end", value=found, remedy=remedy)
+            raise ConfigError("before study.begin", "study.end", found, remedy)
         return self
 
 
@@ -221,19 +221,14 @@ class Policy(Section):
 
     @classmethod
     def load(cls, path: Path | str) -> Policy:
-        """Read a policy from its TOML file.
-
-        Raises:
-            ConfigError: the file is missing or no TOML, a key is unknown, or a value is refused.
-        """
+        """Read a policy from its TOML file. Raises ConfigError, naming what is refused."""
         return cls(**read_table(path_of(path, "policy"), "policy", "secure-fl policy init"))
 
     @property
     def digest(self) -> bytes:
         """32 bytes over all settings, set or not: what a transcript names the policy by."""
-        return hashlib.sha256(
-            b"secure-fl policy 1|" + canonical(self.model_dump(mode="json"))
-        ).digest()
+        settings = canonical(self.model_dump(mode="json"))
+        return hashlib.sha256(b"secure-fl policy 1|" + settings).digest()
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -243,9 +238,8 @@ class Policy(Section):
     @property
     def accounted(self) -> frozenset[str]:
         """Which of `epsilon` and `noise` this policy needs an accountant for."""
-        return frozenset(
-            name for name in ("epsilon", "noise") if getattr(self.privacy, name) is not None
-        )
+        limits = {"epsilon": self.privacy.epsilon, "noise": self.privacy.noise}
+        return frozenset(name for name, limit in limits.items() if limit is not None)
 
     def check(self, terms: PlanTerms, today: datetime.date) -> list[Objection]:
         """Hold a plan against this policy.
@@ -257,9 +251,10 @@ class Policy(Section):
         Returns:
             An objection for each respect in which the plan is weaker; none where it is accepted.
         """
+        judged = self.judge(terms, today)
         return [
             Objection(each.field, each.asked, each.allowed, each.reason)
-            for each in self.judge(terms, today)
+            for each in judged
             if each.reason is not None
         ]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from secure_fl.federation.plan_terms import NOBODY, PlanTerms
 
@@ -53,84 +54,79 @@ class Judgement:
     reason: ObjectionWord | None
 
 
-def _at_most(asked: Any, limit: Any) -> ObjectionWord | None:
-    return None if asked <= limit else ObjectionWord.TOO_LARGE  # NaN is not at most anything
+class Check(NamedTuple):
+    """How a setting is held against a term.
+
+    Attributes:
+        met: (asked, limit) -> whether the limit is met; NaN meets none.
+        word: the reason for refusing where it is not.
+        says: what the limit is, before its value.
+    """
+
+    met: Callable[[Any, Any], bool]
+    word: ObjectionWord
+    says: str = ""
+
+    def __call__(self, asked: Any, limit: Any) -> ObjectionWord | None:
+        """The reason for refusing, `unknown` where the term is; None where the limit is met."""
+        if asked is None:
+            return ObjectionWord.UNKNOWN
+        return None if self.met(asked, limit) else self.word
 
 
-def _at_least(asked: Any, limit: Any) -> ObjectionWord | None:
-    return None if asked >= limit else ObjectionWord.TOO_SMALL
-
-
-def _among(asked: Any, accepted: Any) -> ObjectionWord | None:
-    return None if asked in accepted else ObjectionWord.NOT_ACCEPTED
-
-
-def _equal(asked: Any, accepted: Any) -> ObjectionWord | None:
-    return None if asked == accepted else ObjectionWord.NOT_ACCEPTED
-
-
-def _if_allowed(asked: Any, allowed: Any) -> ObjectionWord | None:
-    return ObjectionWord.NOT_ACCEPTED if asked and not allowed else None
-
-
-def _from(asked: Any, first: Any) -> ObjectionWord | None:
-    return None if asked >= first else ObjectionWord.TOO_EARLY
-
-
-def _until(asked: Any, last: Any) -> ObjectionWord | None:
-    return None if asked <= last else ObjectionWord.TOO_LATE
-
-
-def _holder(asked: Any, accepted: Any) -> ObjectionWord | None:
-    return None if asked == NOBODY else _among(asked, accepted)
+_AT_MOST = Check(operator.le, ObjectionWord.TOO_LARGE, "at most ")
+_AT_LEAST = Check(operator.ge, ObjectionWord.TOO_SMALL, "at least ")
+_FROM = Check(operator.ge, ObjectionWord.TOO_EARLY, "from ")
+_UNTIL = Check(operator.le, ObjectionWord.TOO_LATE, "until ")
+_EQUAL = Check(operator.eq, ObjectionWord.NOT_ACCEPTED)
+_AMONG = Check(lambda asked, accepted: asked in accepted, ObjectionWord.NOT_ACCEPTED)
+_IF_ALLOWED = Check(lambda asked, allowed: allowed or not asked, ObjectionWord.NOT_ACCEPTED)
+_HOLDER = Check(
+    lambda asked, accepted: asked == NOBODY or asked in accepted, ObjectionWord.NOT_ACCEPTED
+)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one setting judges one of the terms.
+    """How one setting of the policy judges one of the terms.
 
     Attributes:
-        field: of the policy.
         asked: the term, None where it cannot be known.
-        holds: (asked, limit) -> the reason for refusing, None where the limit is met.
-        says: what the limit is, before its value.
     """
 
     field: str
     asked: Callable[[PlanTerms], Any]
-    holds: Callable[[Any, Any], ObjectionWord | None]
-    says: str = ""
+    check: Check
 
 
-_MOST, _LEAST = "at most ", "at least "
 RULES: tuple[Rule, ...] = (
-    Rule("privacy.unit", lambda terms: terms.unit, _among),
-    Rule("privacy.adjacency", lambda terms: terms.adjacency, _among),
-    Rule("privacy.epsilon", lambda terms: terms.epsilon, _at_most, _MOST),
-    Rule("privacy.delta", lambda terms: terms.delta, _at_most, _MOST),
-    Rule("privacy.sketch_epsilon", lambda terms: terms.sketch_epsilon, _at_most, _MOST),
-    Rule("privacy.noise", lambda terms: terms.noise, _at_least, _LEAST),
-    Rule("privacy.clip", lambda terms: terms.clip, _at_most, _MOST),
-    Rule("privacy.colluders", lambda terms: terms.noise_colluders, _at_least, _LEAST),
-    Rule("privacy.metrics", lambda terms: terms.metrics, _if_allowed),
-    Rule("sums.protection", lambda terms: terms.protection, _among),
-    Rule("sums.key_holder", lambda terms: terms.key_holder, _holder),
-    Rule("sums.publish_models", lambda terms: terms.publish_models, _if_allowed),
-    Rule("sums.cohort", lambda terms: terms.cohort, _at_least, _LEAST),
-    Rule("sums.survivors", lambda terms: terms.survivors, _at_least, _LEAST),
-    Rule("sums.pool", lambda terms: terms.pool, _at_least, _LEAST),
-    Rule("sums.threshold", lambda terms: terms.threshold, _at_least, _LEAST),
-    Rule("sums.against_a_liar", lambda terms: terms.against_a_liar, _at_least, _LEAST),
-    Rule("sums.clamp", lambda terms: terms.clamp, _at_most, _MOST),
-    Rule("study.begin", lambda terms: terms.signed.begin, _from, "from "),
-    Rule("study.end", lambda terms: terms.signed.end, _until, "until "),
-    Rule("study.rounds", lambda terms: terms.rounds, _at_most, _MOST),
-    Rule("study.releases", lambda terms: terms.releases, _at_most, _MOST),
-    Rule("study.roster_revision", lambda terms: terms.signed.roster_revision, _at_least, _LEAST),
-    Rule("study.roster_digest", lambda terms: terms.signed.roster_digest, _equal),
-    Rule("study.plans", lambda terms: terms.signed.plan, _among),
-    Rule("study.versions", lambda terms: terms.version, _among),
-    Rule("study.code", lambda terms: terms.code, _among),
+    Rule("privacy.unit", lambda terms: terms.unit, _AMONG),
+    Rule("privacy.adjacency", lambda terms: terms.adjacency, _AMONG),
+    Rule("privacy.epsilon", lambda terms: terms.epsilon, _AT_MOST),
+    Rule("privacy.delta", lambda terms: terms.delta, _AT_MOST),
+    Rule("privacy.sketch_epsilon", lambda terms: terms.sketch_epsilon, _AT_MOST),
+    Rule("privacy.noise", lambda terms: terms.noise, _AT_LEAST),
+    Rule("privacy.clip", lambda terms: terms.clip, _AT_MOST),
+    Rule("privacy.colluders", lambda terms: terms.noise_colluders, _AT_LEAST),
+    Rule("privacy.metrics", lambda terms: terms.metrics, _IF_ALLOWED),
+    Rule("sums.protection", lambda terms: terms.protection, _AMONG),
+    Rule("sums.key_holder", lambda terms: terms.key_holder, _HOLDER),
+    Rule("sums.publish_models", lambda terms: terms.publish_models, _IF_ALLOWED),
+    Rule("sums.cohort", lambda terms: terms.cohort, _AT_LEAST),
+    Rule("sums.survivors", lambda terms: terms.survivors, _AT_LEAST),
+    Rule("sums.pool", lambda terms: terms.pool, _AT_LEAST),
+    Rule("sums.threshold", lambda terms: terms.threshold, _AT_LEAST),
+    Rule("sums.against_a_liar", lambda terms: terms.against_a_liar, _AT_LEAST),
+    Rule("sums.clamp", lambda terms: terms.clamp, _AT_MOST),
+    Rule("study.begin", lambda terms: terms.signed.begin, _FROM),
+    Rule("study.end", lambda terms: terms.signed.end, _UNTIL),
+    Rule("study.rounds", lambda terms: terms.rounds, _AT_MOST),
+    Rule("study.releases", lambda terms: terms.releases, _AT_MOST),
+    Rule("study.roster_revision", lambda terms: terms.signed.roster_revision, _AT_LEAST),
+    Rule("study.roster_digest", lambda terms: terms.signed.roster_digest, _EQUAL),
+    Rule("study.plans", lambda terms: terms.signed.plan, _AMONG),
+    Rule("study.versions", lambda terms: terms.version, _AMONG),
+    Rule("study.code", lambda terms: terms.code, _AMONG),
 )
 """Every setting of the policy, in the order of the file."""
 
@@ -150,8 +146,8 @@ def judgements(
         if limit is None:
             continue
         for value in _days(rule.field, rule.asked(terms), today):
-            reason = ObjectionWord.UNKNOWN if value is None else rule.holds(value, limit)
-            yield Judgement(rule.field, _words(value), rule.says + _words(limit), reason)
+            allowed = rule.check.says + _words(limit)
+            yield Judgement(rule.field, _words(value), allowed, rule.check(value, limit))
     yield from _of_the_plan_itself(terms, today)
 
 
@@ -164,24 +160,15 @@ def _days(field: str, asked: Any, today: datetime.date) -> tuple[Any, ...]:
 
 def _of_the_plan_itself(terms: PlanTerms, today: datetime.date) -> Iterator[Judgement]:
     """What the plan says of itself and this site can see to be otherwise, whatever its policy."""
-    signed, day = terms.signed, today.isoformat()
-    if signed.begin is not None:
-        yield Judgement(
-            "study.begin",
-            day,
-            f"from {signed.begin.isoformat()}, by the plan",
-            _from(today, signed.begin),
-        )
-    if signed.end is not None:
-        yield Judgement(
-            "study.end",
-            day,
-            f"until {signed.end.isoformat()}, by the plan",
-            _until(today, signed.end),
-        )
-    if signed.code is not None:
-        reason = ObjectionWord.UNKNOWN if terms.code is None else _equal(terms.code, signed.code)
-        yield Judgement("study.code", _words(terms.code), f"{signed.code}, by the plan", reason)
+    signed = terms.signed
+    for field, asked, limit, check in (
+        ("study.begin", today, signed.begin, _FROM),
+        ("study.end", today, signed.end, _UNTIL),
+        ("study.code", terms.code, signed.code, _EQUAL),
+    ):
+        if limit is not None:
+            allowed = f"{check.says}{_words(limit)}, by the plan"
+            yield Judgement(field, _words(asked), allowed, check(asked, limit))
 
 
 def _words(value: Any) -> str:

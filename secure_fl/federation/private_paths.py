@@ -68,10 +68,8 @@ class TrainingPath:
         return privacy.group_size if privacy.mechanism == "group" and not self.supervised else 1
 
     def mechanism(self, examples: int, rate: float, noise: float) -> ExampleMechanism[Views]:
-        """The mechanism over so many examples, each in a step with probability `rate`.
-
-        Raises:
-            PrivacyError: the objective has none, or the numbers make no sense.
+        """The mechanism over so many examples, each in a step with probability `rate`. Raises
+        PrivacyError: the objective has none, or the numbers make no sense.
         """
         privacy = self.blueprint.config.privacy
         if self.supervised:
@@ -100,24 +98,17 @@ class TrainingPath:
             if objective is None:
                 return Labelled(drawn[:, None], y[chosen].to(device))
             if isinstance(objective, MaskedReconstruction):
-                visible, hidden = objective.hide(
-                    drawn, draws.uniform(objective.places(drawn), Use.HIDING)
-                )
+                coins = draws.uniform(objective.places(drawn), Use.HIDING)
+                visible, hidden = objective.hide(drawn, coins)
                 return Labelled(visible[:, None], hidden)
-            views = [
-                view.unflatten(0, tuple(index.shape))
-                for view in two_views(blueprint.augment, drawn, draws)
-            ]
-            return torch.cat(views, dim=1)
+            views, form = two_views(blueprint.augment, drawn, draws), tuple(index.shape)
+            return torch.cat([view.unflatten(0, form) for view in views], dim=1)
 
         return views_of
 
     def model(self) -> nn.Module:
         """A fresh model, in the mode that it is trained in."""
-        model = (
-            self.blueprint.encoder_projector()
-            if self.phase == "pretrain"
-            else self.blueprint.pool_model(0)
-        )
+        pretrains, blueprint = self.phase == "pretrain", self.blueprint
+        model = blueprint.encoder_projector() if pretrains else blueprint.pool_model(0)
         train_mode(model, self.frozen)
         return model

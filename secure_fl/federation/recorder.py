@@ -19,7 +19,6 @@ from secure_fl.crypto.roster import Roster
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.plan_facts import plan_facts
 from secure_fl.federation.state import State
 from secure_fl.federation.transcript import Transcript
 from secure_fl.federation.transcript_entries import (
@@ -30,6 +29,7 @@ from secure_fl.federation.transcript_entries import (
     StateEntry,
     entry_of,
     facts_of,
+    plan_facts,
 )
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest

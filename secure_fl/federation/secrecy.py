@@ -47,9 +47,8 @@ def _rows(config: FederationConfig, clients: int) -> Iterator[Secrecy]:
         yield Secrecy("server", "", "every client's update, and the pool it chooses")
     else:
         yield from _protected(config, config.weakest_sums(clients))
-    sealed = (
-        ", and private results: sealed under keys that lie elsewhere, and gone when the run ends"
-    )
+    elsewhere = "sealed under keys that lie elsewhere, and gone when the run ends"
+    sealed = f", and private results: {elsewhere}"
     noised = config.privacy.unit != "none" or config.noises_sketches
     yield Secrecy(
         "reader of the disk",
@@ -64,9 +63,8 @@ def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
     security, pools = config.security, config.pools.enabled and config.pools.count > 1
     least = security.min_pool_clients if pools else rules.survivors
     yield from _servers(security, rules, least, pools=pools)
-    more = (
-        "; one that counts itself more than once can open a pool below the minimum" if pools else ""
-    )
+    twice = "; one that counts itself more than once can open a pool below the minimum"
+    more = twice if pools else ""
     yield Secrecy(
         f"other clients of a {'pool' if pools else 'sum'}",
         f"single updates, with fewer than all others in it, {least - 1} at the least, who follow "
@@ -91,12 +89,8 @@ def _servers(
         with_key, sums = "the authority and ", "no sum"
     elif security.protection == "bfv+masked":
         sums = "no sum by itself, and opened ones with any client, since each holds the key"
-    sparse = (
-        f"; a sparse graph holds against {rules.colluders} who draw keys over and over, but for "
-        "odds of 2^-40"
-        if rules.degree
-        else ""
-    )
+    drawing = f"{rules.colluders} who draw keys over and over, but for odds of 2^-40"
+    sparse = f"; a sparse graph holds against {drawing}" if rules.degree else ""
     of_holders = f"of the m = {rules.holders} clients that hold shares of one"
     liar = " (or a single colluder that lies in its count)" if pools else ""
     seen = (

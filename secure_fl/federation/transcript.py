@@ -118,8 +118,8 @@ class Line:
         return self._encoded(self.seal.hex())
 
     def _encoded(self, evidence: list[str] | str) -> bytes:
-        document = _document(self.before, self.entry)
-        return canonical({**document, "evidence": evidence, "hash": self.head.hex()})
+        signed = {"evidence": evidence, "hash": self.head.hex()}
+        return canonical(_document(self.before, self.entry) | signed)
 
 
 class Transcript:
@@ -208,11 +208,7 @@ class Transcript:
         return [line.brief() for line in self.lines()][known:]
 
     def follows(self, head: bytes) -> None:
-        """Check that it is the one, gone on, whose head was `head`.
-
-        Raises:
-            RoundRefusedError: `forked`: that was never its head.
-        """
+        """Check that `head` was once its head. Raises RoundRefusedError: `forked`."""
         if head not in self._heads:
             raise forked(len(self))
 
@@ -223,12 +219,9 @@ class Transcript:
             RefusedError: `malformed`: the file was damaged meanwhile.
             FileError: it cannot be read.
         """
-        data = (
-            b"".join(self._kept or ())
-            if self._path is None
-            else read_bytes(self._path, most=_LARGEST)
-        )
-        return read_lines(data)
+        if self._path is None:
+            return read_lines(b"".join(self._kept or ()))
+        return read_lines(read_bytes(self._path, most=_LARGEST))
 
     def _write(self, line: Line) -> bytes:
         data = line.encode()
@@ -242,21 +235,18 @@ class Transcript:
 
 
 def read_lines(data: bytes) -> Iterator[Line]:
-    """Lines of a transcript's file, each checked to continue the one before.
-
-    Raises:
-        RefusedError: `malformed`: the number of the damaged line is named.
+    """Lines of a transcript's file, each checked to continue the one before. Raises RefusedError:
+    `malformed`: the number of the damaged line is named.
     """
     before = START
     for number, text in enumerate(data.split(b"\n")[:-1], 1):
         try:
             line = Line.read(text)
-        except SecureSumError as problem:
-            raise malformed("transcript", f"line {number}: {problem.problem}") from None
+        except SecureSumError as error:
+            raise malformed("transcript", f"line {number}: {error.problem}") from None
         if line.before != before:
-            raise malformed(
-                "transcript", f"line {number}: before: does not continue the line before"
-            )
+            problem = f"line {number}: before: does not continue the line before"
+            raise malformed("transcript", problem)
         before = line.head
         yield line
 
@@ -277,11 +267,8 @@ def _hashed(before: bytes, entry: Entry, seal: bytes) -> bytes:
 
 def forked(entries: int) -> RoundRefusedError:
     """What is raised where somebody shows another transcript than is known, of so many entries."""
+    problem = "not the transcript that was known"
     remedy = "trust no later entry: somebody shows different parties different histories"
     return RoundRefusedError(
-        RoundReason.FORKED,
-        "not the transcript that was known",
-        field="transcript",
-        value=f"{entries} entries",
-        remedy=remedy,
+        RoundReason.FORKED, problem, "transcript", f"{entries} entries", remedy
     )

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from secure_fl import __version__
 from secure_fl.crypto.strict_json import canonical, malformed
+
+if TYPE_CHECKING:
+    from secure_fl.crypto.roster import Roster
+    from secure_fl.federation.plan import Plan
 
 Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -238,17 +243,7 @@ Entry = (
     | EndEntry
 )
 
-KINDS: dict[str, type[Entry]] = {
-    "plan": PlanEntry,
-    "joined": JoinedEntry,
-    "refused": RefusedEntry,
-    "keys": KeysEntry,
-    "round": RoundEntry,
-    "sum": SumEntry,
-    "state": StateEntry,
-    "ledger": LedgerEntry,
-    "end": EndEntry,
-}
+KINDS: dict[str, type[Entry]] = {each.kind: each for each in get_args(Entry)}
 """Every kind that there is."""
 
 
@@ -284,3 +279,21 @@ def facts_of(entry: Entry) -> dict[str, Any]:
 @lru_cache(maxsize=len(KINDS))
 def _adapter(kind: str) -> TypeAdapter[Entry]:
     return TypeAdapter(KINDS[kind])
+
+
+def plan_facts(plan: Plan, roster: Roster, configuration: str | None = None) -> dict[str, Any]:
+    """What everybody agreed to; `configuration` is a digest of the file that it was read from."""
+    rules = [plan.rules(cohort) for cohort in plan.config.cohorts(len(plan.clients))]
+    return {
+        "digest": plan.digest.hex(),
+        "federation": roster.federation,
+        "protection": plan.protection,
+        "key_holder": plan.key_holder,
+        "clients": sorted(plan.clients),
+        "fewest": min((each.survivors for each in rules if each), default=0),
+        "colluders": plan.config.privacy.colluders,
+        "roster": roster.digest.hex(),
+        "revision": roster.revision,
+        "versions": {"secure-fl": __version__},
+        "configuration": configuration,
+    }

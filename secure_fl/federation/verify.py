@@ -88,8 +88,7 @@ def verify(folder: Path) -> Verified:
     """
     if not is_file(folder / FILE) and not is_file(folder / CONFIG):
         remedy = "name the folder that `secure-fl run` wrote, or a party's own"
-        value = str(folder)
-        raise RunFolderError("holds no record", field="folder", value=value, remedy=remedy)
+        raise RunFolderError("holds no record", "folder", str(folder), remedy)
     return _Check(folder).run()
 
 
@@ -201,10 +200,9 @@ class _Check(ReadFolder):
             tags = Manifest.of(self.config).as_dict()
             self.spelled(MANIFEST, tags, "not the tags that follow from config.toml", end="\n")
         agreed, last = rounds.agreed, self.plans[-1:]
-        now = agreed is not None and [agreed.entry.configuration] == [
-            plan.configuration for plan in last
-        ]
-        if agreed is not None and now and self.config not in (None, agreed.plan.config):
+        if agreed is None or [agreed.entry.configuration] != [each.configuration for each in last]:
+            return
+        if self.config not in (None, agreed.plan.config):
             self.found(CONFIG, "content", "not the configuration of the signed plan")
 
     def _ledger(self, rounds: Rounds) -> None:
@@ -212,9 +210,7 @@ class _Check(ReadFolder):
         config, ledger = self.config, self.ledger
         counted = any(entry.client is None for entry in entries)
         if ledger is None:
-            private = config is not None and (
-                config.privacy.unit != "none" or config.noises_sketches
-            )
+            private = config and (config.privacy.unit != "none" or config.noises_sketches)
             if not is_file(self.folder / LEDGER) and (private or counted):
                 self.found(LEDGER, "file", "missing, though the record counts its releases")
             return

@@ -17,8 +17,7 @@ from secure_fl.crypto.identities import Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.plan_facts import plan_facts
-from secure_fl.federation.transcript_entries import JoinedEntry, PlanEntry, facts_of
+from secure_fl.federation.transcript_entries import JoinedEntry, PlanEntry, facts_of, plan_facts
 from secure_fl.federation.wire import Post, open_post
 
 _SIGNED = ("digest", "federation", "protection", "key_holder", "clients", "fewest", "colluders")
@@ -74,11 +73,7 @@ class Agreed:
             yield "fingerprint", "not the one on the roster"
 
     def post(self, data: bytes, phase: Phase, role: str) -> Post:
-        """A signed message around rounds, under this plan.
-
-        Raises:
-            SecureSumError: it is none of that phase.
-        """
+        """A signed message around rounds, under this plan. Raises SecureSumError: another phase."""
         digest, most = self.plan.digest.hex(), self.plan.most(phase)
         post = open_post(data, self.roster, digest, most=most, role=role)
         if post.header.phase != phase:

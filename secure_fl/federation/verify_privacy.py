@@ -65,11 +65,8 @@ def claims_again(
     if isinstance(stated, Privacy):  # the pools' follows from choices, which no ledger tells
         stated = replace(stated, pools=None)
     found = differing(document(stated), document(said), name)
-    return [
-        Finding(SUMMARY, where, problem)
-        for where, problem in found
-        if words or not _WORDS.search(where)
-    ]
+    kept = [each for each in found if words or not _WORDS.search(each[0])]
+    return [Finding(SUMMARY, where, problem) for where, problem in kept]
 
 
 def differing(stated: object, found: object, where: str) -> Iterator[tuple[str, str]]:

@@ -91,9 +91,8 @@ class Rounds:
         """Take in a transcript's lines, in order."""
         for number, line in enumerate(lines, 1):
             for place, problem in self._entry(line):
-                self.findings.append(
-                    Finding(FILE, f"line {number}: {line.entry.kind}.{place}", problem)
-                )
+                where = f"line {number}: {line.entry.kind}.{place}"
+                self.findings.append(Finding(FILE, where, problem))
         return self
 
     def _entry(self, line: Line) -> Iterator[tuple[str, str]]:
@@ -162,14 +161,10 @@ class Rounds:
 
     def _begins(self, plan: PlanEntry, entry: RoundEntry) -> Iterator[tuple[str, str]]:
         tried = self._tried.setdefault(entry.place, [])
-        beside = {
-            name
-            for each in tried
-            if each.attempt == entry.attempt
-            for name in set(each.cohort) - set(each.left_out)
-        }
-        again = any(_name(each) in self._opened for each in tried if each.attempt != entry.attempt)
-        asked = set(entry.cohort) - set(entry.left_out)
+        same_attempt = [each for each in tried if each.attempt == entry.attempt]
+        beside = set[str]().union(*(_asked(each) for each in same_attempt))
+        again = any(_name(each) in self._opened for each in tried if each not in same_attempt)
+        asked = _asked(entry)
         same = bool(tried) and (tried[-1].round, tried[-1].attempt) == (entry.round, entry.attempt)
         rules = [
             *self._where(entry, same),
@@ -190,21 +185,13 @@ class Rounds:
             same: whether the sum before belongs to the same attempt.
         """
         here = self._reached in (None, entry.place)
-        known = any(
-            keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last
-            for keys in self._keys
-        )
+        serving = (keys for keys in self._keys if keys.first <= entry.round <= keys.last)
+        known = any(keys.fingerprint == entry.key for keys in serving)
+        led = here and all(each.place == entry.place for each in self._pending)
+        up = entry.round > self._last or same
         return [
-            (
-                entry.round > self._last or same,
-                "round",
-                "its number was used before, or does not count up",
-            ),
-            (
-                here and not any(each.place != entry.place for each in self._pending),
-                "place",
-                "no signed state leads there",
-            ),
+            (up, "round", "its number was used before, or does not count up"),
+            (led, "place", "no signed state leads there"),
             (entry.key == NO_KEY.hex() or known, "key", "no entry says that this key is in force"),
         ]
 
@@ -235,21 +222,20 @@ class Rounds:
 
 def _as_planned(plan: PlanEntry, entry: RoundEntry) -> list[tuple[bool, str, str]]:
     """A sum asks clients of the plan, and at least as many of them as the plan says."""
+    known = _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients)
+    alike = (entry.plan is None) == (plan.roster is None)
     return [
-        (
-            _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
-            "cohort",
-            "not clients of the plan, each once and in order",
-        ),
+        (known, "cohort", "not clients of the plan, each once and in order"),
         (set(entry.left_out) <= set(entry.cohort), "left_out", "not of the cohort"),
-        (
-            (entry.plan is None) == (plan.roster is None),
-            "plan",
-            "signed rounds need a roster, and a roster signed rounds",
-        ),
+        (alike, "plan", "signed rounds need a roster, and a roster signed rounds"),
         (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
         (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
     ]
+
+
+def _asked(entry: RoundEntry) -> set[str]:
+    """Clients that a sum was over from the start."""
+    return set(entry.cohort) - set(entry.left_out)
 
 
 def _name(entry: RoundEntry | SumEntry) -> str | int:
@@ -258,25 +244,16 @@ def _name(entry: RoundEntry | SumEntry) -> str | int:
 
 
 def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
-    asked, survivors = set(begun.cohort) - set(begun.left_out), set(entry.survivors)
+    survivors = set(entry.survivors)
+    known = _ascending(entry.survivors) and survivors <= _asked(begun)
+    few = f"{len(survivors)}, fewer than the {begun.fewest} that must survive"
+    alike = (entry.view is None) == (begun.plan is None)
     return [
-        (
-            _ascending(entry.survivors) and survivors <= asked,
-            "survivors",
-            "not clients that were asked, each once and in order",
-        ),
-        (
-            len(survivors) >= begun.fewest,
-            "survivors",
-            f"{len(survivors)}, fewer than the {begun.fewest} that must survive",
-        ),
+        (known, "survivors", "not clients that were asked, each once and in order"),
+        (len(survivors) >= begun.fewest, "survivors", few),
         (set(entry.missed) <= set(begun.cohort), "missed", "not of the cohort"),
         (begun.plan is None or set(entry.uploads) == survivors, "uploads", "not the survivors'"),
-        (
-            (entry.view is None) == (begun.plan is None),
-            "view",
-            "there where nothing is signed, or missing where something is",
-        ),
+        (alike, "view", "there where nothing is signed, or missing where something is"),
     ]
 
 
@@ -296,16 +273,13 @@ def _counted(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
         ]
     least, total = begun.minimum * begun.unit, sum(entry.counts)
     large = tuple(pool for pool, count in enumerate(entry.counts) if count >= least)
+    right = not signed or entry.passing == large
     comes = not begun.exact or total == begun.unit * survivors
     told = f"they come to {total}, not {begun.unit} for each of {survivors} survivors"
     return [
         (len(entry.counts) == begun.pools, "counts", f"{len(entry.counts)} of {begun.pools}"),
         (comes, "counts", told),
-        (
-            not signed or entry.passing == large,
-            "passing",
-            f"not the pools with {begun.minimum} members or more",
-        ),
+        (right, "passing", f"not the pools with {begun.minimum} members or more"),
     ]
 
 

@@ -6,13 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from secure_fl.crypto.envelope import (
-    Header,
-    Phase,
-    open_envelope,
-    open_head,
-    read_header,
-)
+from secure_fl.crypto.envelope import Header, Phase, open_envelope, open_head, read_header
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript_entries import RoundEntry, SumEntry
 from secure_fl.federation.verify_plan import Agreed, said_of
@@ -76,9 +70,8 @@ class Signed:
         self._keys[sender] = Advertise.decode(body)
 
     def _agreement(self, sender: str, body: bytes) -> None:
-        if Agreement.decode(body) == Agreement(
-            bytes.fromhex(self.entry.view or ""), len(self.entry.survivors)
-        ):
+        view, survivors = bytes.fromhex(self.entry.view or ""), len(self.entry.survivors)
+        if Agreement.decode(body) == Agreement(view, survivors):
             self._agreed.add(sender)
 
     def _applied(self, sender: str, body: bytes) -> None:
@@ -101,67 +94,41 @@ class Signed:
         forked = sorted(name for name, same in self._opened.items() if not same)
         by_authority = self.agreed.plan.by_authority
         appliers = {self.agreed.plan.authority} if by_authority else survivors
+        counts = bool(self._right_counts) if by_authority else self._right_counts is None
+        fit = f"{len(self._agreed)} of {begun.threshold} signatures that are needed fit it"
+        seen = self._view() == entry.view
         return [
             (not strange, "evidence", "messages of clients that were not asked"),
             (self._headers() == entry.uploads, "uploads", "not the digests of the signed headers"),
-            (
-                self._agreed <= survivors,
-                "evidence",
-                "an agreement of a client that did not survive",
-            ),
-            (
-                len(self._agreed) >= begun.threshold,
-                "view",
-                f"{len(self._agreed)} of {begun.threshold} signatures that are needed fit it",
-            ),
+            (self._agreed <= survivors, "evidence", "an agreement of who did not survive"),
+            (len(self._agreed) >= begun.threshold, "view", fit),
             (self._opened.keys() <= appliers, "evidence", "a digest of who does not open sums"),
             (bool(self._opened), "digest", "nobody signed what was opened"),
-            (
-                bool(self._right_counts) if by_authority else self._right_counts is None,
-                "counts",
-                "not those that the authority signed, or none that it may sign",
-            ),
+            (counts, "counts", "not those that the authority signed, or none that it may sign"),
             (not forked, "digest", f"{', '.join(forked)} signed another"),
-            (
-                self._view() == entry.view,
-                "view",
-                "not that of the plan, the advertised keys and the survivors",
-            ),
+            (seen, "view", "not that of the plan, the advertised keys and the survivors"),
         ]
 
     def _headers(self) -> dict[str, str]:
-        whole = {
-            name: parts
-            for name, parts in self._uploads.items()
-            if sorted(parts) == list(range(parts[min(parts)].chunks))
-        }
-        encoded = {
-            name: b"".join(parts[chunk].encode() for chunk in sorted(parts))
-            for name, parts in whole.items()
-        }
-        return {
-            name: hashlib.sha256(data).hexdigest()
-            for name, data in encoded.items()
-            if name in self.entry.survivors
-        }
+        found = {}
+        for name, parts in self._uploads.items():
+            whole = sorted(parts) == list(range(parts[min(parts)].chunks))
+            if whole and name in self.entry.survivors:
+                encoded = b"".join(parts[chunk].encode() for chunk in sorted(parts))
+                found[name] = hashlib.sha256(encoded).hexdigest()
+        return found
 
     def _view(self) -> str:
         """What the survivors must have signed."""
         begun, masked = self.begun, self.begun.threshold > 0
         asked = [name for name in begun.cohort if name not in begun.left_out]
         names = sorted(self._keys) if masked else asked
-        silent = {
-            name for name, phase in self.entry.missed.items() if phase in ("advertise", "share")
-        }
+        missed, early = self.entry.missed, ("advertise", "share")
         survivors = [place for place, name in enumerate(names) if name in self.entry.survivors]
-        # without masks nobody deals shares
-        dealers = (
-            [place for place, name in enumerate(names) if name not in silent] if masked else []
-        )
-        digests = (
-            bytes.fromhex(text)
-            for text in (begun.plan or "", self.agreed.roster.digest.hex(), begun.key)
-        )
-        plan, roster, key = digests
+        dealers = [place for place, name in enumerate(names) if missed.get(name) not in early]
+        if not masked:
+            dealers = []  # nobody deals shares
+        plan, key = bytes.fromhex(begun.plan or ""), bytes.fromhex(begun.key)
+        roster = self.agreed.roster.digest
         keys: dict[str, Advertise | None] = {name: self._keys.get(name) for name in names}
         return view_of(plan, roster, key, begun.round, keys, dealers, survivors).hex()

@@ -25,35 +25,18 @@ from secure_fl.secure_sum.digests import Applied
 Claim = tuple[bytes, tuple[int, int]]
 """Digest and place of a state."""
 _MAGIC = b"secure-fl state 1\n"
-_TYPES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "I16": "int16",
-    "I32": "int32",
-    "I64": "int64",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-}
+_WHOLE = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+_REAL = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_TYPES = {"BOOL": "bool", **_WHOLE, **_REAL}
 """Types as safetensors spell them, and as a state does."""
 
 
 def expected_of(agreed: Agreed, begun: RoundEntry, data: bytes, role: str | None) -> Expected:
     """What a signed message of a sum must be, at the phase and the plan that it names."""
-    claimed = read_header(data)
-    return Expected(
-        agreed.entry.protection,
-        claimed.parameters,
-        agreed.entry.federation,
-        begun.round,
-        claimed.phase,
-        claimed.pools,
-        bytes.fromhex(begun.key),
-        chunks=claimed.chunks,
-        role=role,
-    )
+    claimed, entry = read_header(data), agreed.entry
+    context = (entry.protection, claimed.parameters, entry.federation, begun.round)
+    place = (claimed.phase, claimed.pools, bytes.fromhex(begun.key))
+    return Expected(*context, *place, chunks=claimed.chunks, role=role)
 
 
 @dataclass(frozen=True)

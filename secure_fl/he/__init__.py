@@ -6,7 +6,6 @@ Public names, each imported when it is used:
   the authority's public key.
 - `BfvHolder`: Decrypts sums.
 - `BfvServer`: The keyless server of BFV sums; see `KeylessServer`.
-- `parameter_set`: The set that a name or an identifier stands for.
 - `ParameterSet`: One ring, its moduli and its plaintext space.
 """
 
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
     from secure_fl.he.bfv import BfvHolder as BfvHolder
     from secure_fl.he.bfv import BfvServer as BfvServer
     from secure_fl.he.parameters import ParameterSet as ParameterSet
-    from secure_fl.he.parameters import parameter_set as parameter_set
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "bfv": ["BfvClient", "BfvHolder", "BfvServer"],
-        "parameters": ["ParameterSet", "parameter_set"],
+        "parameters": ["ParameterSet"],
     },
 )

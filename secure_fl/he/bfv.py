@@ -30,7 +30,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.he.cipher_sum import CipherSum, KeylessServer
 from secure_fl.he.ciphertexts import Kind, read_body
 from secure_fl.he.encryptor import Ciphertext, Encryptor
-from secure_fl.he.keys import HolderKey, PublicKey, SecretKey, seal_secret
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import BFV_4096, KeyHolder, ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 
@@ -114,13 +114,9 @@ class BfvServer(KeylessServer):
             RefusedError: nothing was added.
         """
         if slots.size != total.numbers:
+            problem = "masks and sum differ in length"
             remedy = "expand the masks to the block's length"
-            raise SecureSumError(
-                "masks and sum differ in length",
-                field="masks",
-                value=(slots.size, total.numbers),
-                remedy=remedy,
-            )
+            raise SecureSumError(problem, "masks", (slots.size, total.numbers), remedy)
         self._make_room(total)
         total.words[:, 0] += np.uint64(self.parameters.modulus) - _scaled(
             _rows(slots, self.parameters), self.parameters
@@ -141,7 +137,7 @@ class BfvHolder:
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
         self._bridge = SealBridge(key.parameters)
         self._decryptor: Any = self._bridge.api.Decryptor(
-            self._bridge.context, seal_secret(self._bridge, key.secret)
+            self._bridge.context, self._bridge.secret_key(key.secret.words)
         )
 
     @cached_property
@@ -167,23 +163,13 @@ class BfvHolder:
         """
         slots, budget = self.open(body, numbers)
         if budget < LEAST_NOISE_BUDGET and not cut:
-            problem = (
-                f"less than {LEAST_NOISE_BUDGET} bits left: too many uploads, a damaged "
-                "ciphertext, or another key"
-            )
-            raise RefusedError(
-                Reason.NOISE_BUDGET,
-                problem,
-                field="noise budget",
-                value=budget,
-                remedy="fewer clients, or ask the server for the sum again",
-            )
+            problem = f"below {LEAST_NOISE_BUDGET} bits: too many uploads, damage, or another key"
+            remedy = "fewer clients, or ask the server for the sum again"
+            raise RefusedError(Reason.NOISE_BUDGET, problem, "noise budget", budget, remedy)
         return slots
 
     def open(self, body: bytes, numbers: int) -> tuple[Slots, int]:
-        """Slots and the smallest noise budget in bits, unchecked: for measuring. `decrypt` is what
-        a round calls.
-        """
+        """Slots, and the least noise budget in bits, unchecked: rounds call `decrypt`."""
         vector = read_body(body, self.parameters, self.fingerprint, numbers, (Kind.SUM,))
         slots = np.empty((self.parameters.ciphertexts(numbers), self.parameters.degree), np.uint64)
         budget = self.parameters.word_bits
@@ -227,20 +213,12 @@ def check_noise_budget(
     """
     _need_bfv(parameters)
     if clients < 1:
-        raise SecureSumError(
-            "a sum needs a client", field="clients", value=clients, remedy="at least 1"
-        )
+        raise SecureSumError("a sum needs a client", "clients", clients, "at least 1")
     budget = measure_noise_budget(parameters, key_holder, clients)
     if budget < LEAST_NOISE_BUDGET:
         remedy = "fewer clients, a smaller plaintext modulus, or another parameter set"
         problem = f"{clients} clients would leave less than {LEAST_NOISE_BUDGET} bits"
-        raise RefusedError(
-            Reason.NOISE_BUDGET,
-            problem,
-            field="noise budget",
-            value=round(budget, 1),
-            remedy=remedy,
-        )
+        raise RefusedError(Reason.NOISE_BUDGET, problem, "noise budget", round(budget, 1), remedy)
     return budget
 
 
@@ -248,19 +226,11 @@ def _rows(slots: Slots, parameters: ParameterSet) -> Slots:
     """Slots `[n]` as zero-padded rows `[c, N]`."""
     t = parameters.plain_modulus
     if slots.dtype != np.uint64 or slots.ndim != 1 or not slots.size:
-        raise SecureSumError(
-            "must be uint64 [n], n > 0",
-            field="slots",
-            value=(str(slots.dtype), slots.shape),
-            remedy="pack fields with the codec",
-        )
+        problem, remedy = "must be uint64 [n], n > 0", "pack fields with the codec"
+        raise SecureSumError(problem, "slots", (str(slots.dtype), slots.shape), remedy)
     if int(slots.max()) >= t:
-        raise SecureSumError(
-            f"a slot is not below t = {t}",
-            field="slots",
-            value=f"{slots.size} slots",
-            remedy="reduce modulo t first",
-        )
+        remedy = "reduce modulo t first"
+        raise SecureSumError(f"a slot is not below t = {t}", "slots", f"{slots.size} slots", remedy)
     count = parameters.ciphertexts(slots.size)
     if slots.size == count * parameters.degree:
         return slots.reshape(count, parameters.degree)
@@ -284,10 +254,5 @@ def _scaled(slots: Slots, parameters: ParameterSet) -> Slots:
 
 def _need_bfv(parameters: ParameterSet) -> None:
     if parameters.scheme != "bfv":
-        raise RefusedError(
-            Reason.WRONG_PARAMETERS,
-            "not a BFV parameter set",
-            field="parameters",
-            value=parameters.name,
-            remedy="use BFV_4096",
-        )
+        problem, remedy = "not a BFV parameter set", "use BFV_4096"
+        raise RefusedError(Reason.WRONG_PARAMETERS, problem, "parameters", parameters.name, remedy)

@@ -105,9 +105,7 @@ class PackedWords:
 
 
 def _part(words: Words, width: int, low: int) -> NDArray[Any]:
-    """Bits `low` to `low + width` of every word, which can be written to; widths of whole bytes, at
-    multiples of themselves.
-    """
+    """Bits `low` to `low + width` of every word, writable; whole bytes, at multiples of these."""
     low -= low % width
     return words.view(_TYPES[width])[low // width :: 64 // width]
 
@@ -131,9 +129,7 @@ def _split(joined: Bytes, width: int) -> Bytes:
 
 
 def _steps(width: int) -> list[np.unsignedinteger[Any]]:
-    """Shifts that bring byte k from bit 8k to bit k·width, for all k at once: k·(8 − width) is a
-    sum of some of them.
-    """
+    """Shifts that bring byte k from bit 8k to k·width: k·(8 − width) is a sum of some of them."""
     return [
         _SPREAD[width].type((8 - width) * 2**k)
         for k in range(_SPREAD[width].itemsize.bit_length() - 1)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from secure_fl.crypto.envelope import (
@@ -33,7 +32,6 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.sealing import open_with, seal_to, seal_with
-from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.crypto.strict_json import (
     canonical,
     fields,
@@ -45,27 +43,11 @@ from secure_fl.crypto.strict_json import (
 )
 from secure_fl.errors import SecureSumError
 from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
-from secure_fl.he.parameters import KeyHolder, ParameterSet, parameter_set
+from secure_fl.he.parameters import KeyHolder, ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 
-_GRANT = {
-    "format": str,
-    "key_holder": str,
-    "parameters": str,
-    "digest": str,
-    "fingerprint": str,
-    "last_round": int,
-    "key": str,
-    "sealed": dict,
-}
-_FILE = {
-    "format": str,
-    "parameters": str,
-    "secret": str,
-    "public": str,
-    "first_round": int,
-    "last_round": int,
-}
+_TEXTS = ("format", "key_holder", "parameters", "digest", "fingerprint", "key")
+_GRANT = {**dict.fromkeys(_TEXTS, str), "last_round": int, "sealed": dict}
 
 
 @dataclass(frozen=True)
@@ -93,21 +75,12 @@ class GrantedKey:
     epoch: Epoch
 
     def for_round(self, round_number: int) -> SecretKey | PublicKey:
-        """The key, if it serves this round.
-
-        Raises:
-            RefusedError: `stale` for a key of another epoch.
-        """
+        """The key, if it serves this round. Raises RefusedError: `stale`."""
         if round_number not in self.epoch:
             served = (self.epoch.first_round, self.epoch.last_round)
+            problem = f"the key serves rounds {served[0]} to {served[1]}"
             remedy = "run the key ceremony for this epoch"
-            raise RefusedError(
-                Reason.STALE,
-                f"the key serves rounds {served[0]} to {served[1]}",
-                field="round",
-                value=round_number,
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.STALE, problem, "round", round_number, remedy)
         return self.key
 
 
@@ -126,12 +99,8 @@ def make_grant(holder: Identity, roster: Roster, key: HolderKey, epoch: Epoch, s
     """
     role = _maker(key.key_holder)
     if roster.member(holder.name).role != role:
-        raise SecureSumError(
-            "cannot hold this kind of key",
-            field="holder",
-            value=holder.name,
-            remedy=f"let a member of role {role} make it",
-        )
+        remedy = f"let a member of role {role} make it"
+        raise SecureSumError("cannot hold this kind of key", "holder", holder.name, remedy)
     material, sealed = (key.public.data, {}) if key.public else _sealed(key, roster, epoch)
     body = {
         "format": "secure-fl grant 1",
@@ -187,11 +156,7 @@ class GrantExpected:
 
 
 def granted_fingerprint(data: bytes, roster: Roster, expected: GrantExpected) -> bytes:
-    """What the server takes from a grant: the fingerprint, checked, and no key.
-
-    Raises:
-        RefusedError: as `accept_grant`.
-    """
+    """The checked fingerprint in a grant: all the server takes. Raises as `accept_grant`."""
     _, fingerprint = _open_grant(data, roster, expected)
     return fingerprint
 
@@ -214,27 +179,17 @@ def accept_grant(
         key = PublicKey(expected.parameters, material)
     else:
         if reader.name not in grant["sealed"]:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "nothing is sealed to this member",
-                field="grant",
-                value=reader.name,
-                remedy="ask to join the roster",
-            )
+            problem, remedy = "nothing is sealed to this member", "ask to join the roster"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "grant", reader.name, remedy)
         context = _context(roster, expected.epoch, fingerprint)
         content = reader.open_sealed(
             from_base64(grant["sealed"][reader.name], "grant"), context + reader.name.encode()
         )
         key = SecretKey(expected.parameters, open_with(content, material, context))
     if key.fingerprint != fingerprint:
+        problem = "not the key that was signed for"
         remedy = "stop: the holder signed one key and sent another"
-        raise RefusedError(
-            Reason.WRONG_KEY,
-            "not the key that was signed for",
-            field="grant",
-            value=fingerprint.hex()[:16],
-            remedy=remedy,
-        )
+        raise RefusedError(Reason.WRONG_KEY, problem, "grant", fingerprint.hex()[:16], remedy)
     return GrantedKey(key, expected.epoch)
 
 
@@ -257,17 +212,11 @@ def _open_grant(
     if (grant["key_holder"], grant["digest"], grant["last_round"]) != right:
         remedy = "agree on one configuration first"
         value = (grant["key_holder"], grant["parameters"], grant["last_round"])
-        raise RefusedError(
-            Reason.WRONG_PARAMETERS, problem, field="grant", value=value, remedy=remedy
-        )
+        raise RefusedError(Reason.WRONG_PARAMETERS, problem, "grant", value, remedy)
     if fingerprint in expected.used:
-        remedy = "let the holder make a fresh key"
+        problem, remedy = "this key served before", "let the holder make a fresh key"
         raise RefusedError(
-            Reason.REPLAYED,
-            "this key served before",
-            field="key fingerprint",
-            value=fingerprint.hex()[:16],
-            remedy=remedy,
+            Reason.REPLAYED, problem, "key fingerprint", fingerprint.hex()[:16], remedy
         )
     return grant, fingerprint
 
@@ -275,42 +224,6 @@ def _open_grant(
 def new_key(parameters: ParameterSet, key_holder: KeyHolder) -> HolderKey:
     """A fresh key for one epoch."""
     return HolderKey.generate(SealBridge(parameters), key_holder)
-
-
-def save_key(path: Path, key: HolderKey, epoch: Epoch, *, passphrase: str | None = None) -> None:
-    """Write a holder's key: mode 0600, encrypted when a passphrase is given, never over another.
-
-    Raises:
-        SecureSumError: as `write_secret`.
-    """
-    document = {
-        "format": "secure-fl encryption key 1",
-        "parameters": key.parameters.name,
-        "secret": to_base64(key.secret.data),
-        "public": to_base64(key.public.data if key.public else b""),
-        "first_round": epoch.first_round,
-        "last_round": epoch.last_round,
-    }
-    write_secret(path, canonical(document), passphrase=passphrase)
-
-
-def load_key(path: Path, *, passphrase: str | None = None) -> tuple[HolderKey, Epoch]:
-    """Read what `save_key` wrote.
-
-    Raises:
-        SecureSumError: as `read_secret`, or not such a file.
-    """
-    found = fields(
-        parse_object(read_secret(path, passphrase=passphrase), "key file"), "key file", _FILE
-    )
-    if found["format"] != "secure-fl encryption key 1":
-        raise malformed("key file", "unknown format")
-    parameters = parameter_set(found["parameters"])
-    secret = SecretKey(parameters, from_base64(found["secret"], "key file"))
-    public = (
-        PublicKey(parameters, from_base64(found["public"], "key file")) if found["public"] else None
-    )
-    return HolderKey(secret, public), Epoch(found["first_round"], found["last_round"])
 
 
 def _context(roster: Roster, epoch: Epoch, fingerprint: bytes) -> bytes:

@@ -69,10 +69,8 @@ class KeylessServer:
 
     def new_sum(self, numbers: int) -> CipherSum:
         """An empty sum of vectors of `numbers` numbers."""
-        return CipherSum(
-            numbers,
-            np.zeros((self.parameters.ciphertexts(numbers), 2, self.parameters.degree), np.uint64),
-        )
+        shape = (self.parameters.ciphertexts(numbers), 2, self.parameters.degree)
+        return CipherSum(numbers, np.zeros(shape, np.uint64))
 
     def add(self, total: CipherSum, body: bytes) -> None:
         """`read` and `add_vector`: a refused upload leaves the sum as it was."""
@@ -82,22 +80,14 @@ class KeylessServer:
         self, total: CipherSum, body: bytes | memoryview, *, cut: bool = False
     ) -> CipherVector:
         """Parse and check one upload, cut or not, which `add_vector` may then add to this sum.
-
-        Raises:
-            RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
+        Raises RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
         """
         kinds = (Kind.CUT_SEEDED, Kind.CUT_FULL) if cut else (Kind.SEEDED, Kind.FULL)
         vector = read_body(body, self.parameters, self.fingerprint, total.numbers, kinds)
         fresh = set(vector.seeds)
         if len(fresh) < len(vector.seeds) or fresh & total.seeds:
-            remedy = "encrypt every vector anew"
-            raise RefusedError(
-                Reason.REPLAYED,
-                "a seed is used twice",
-                field="ciphertext",
-                value=len(vector.seeds),
-                remedy=remedy,
-            )
+            problem, remedy = "a seed is used twice", "encrypt every vector anew"
+            raise RefusedError(Reason.REPLAYED, problem, "ciphertext", len(vector.seeds), remedy)
         return vector
 
     def add_vector(self, total: CipherSum, vector: CipherVector) -> None:
@@ -112,19 +102,10 @@ class KeylessServer:
         total.added += 1
 
     def finish(self, total: CipherSum) -> bytes:
-        """The sum for the key holder.
-
-        Raises:
-            RefusedError: nothing was added.
-        """
+        """The sum for the key holder. Raises RefusedError: nothing was added."""
         if not total.added:
-            raise RefusedError(
-                Reason.WRONG_LENGTH,
-                "nothing to open",
-                field="sum",
-                value=0,
-                remedy="add at least one upload",
-            )
+            remedy = "add at least one upload"
+            raise RefusedError(Reason.WRONG_LENGTH, "nothing to open", "sum", 0, remedy)
         self.words(total)
         writer = BodyWriter(self.parameters, self.fingerprint, Kind.SUM, total.numbers)
         for words in total.words:
@@ -142,32 +123,16 @@ class KeylessServer:
 
     def take_up(self, total: CipherSum, words: Words, added: int) -> None:
         """Go on with the words of so many uploads. Their seeds are not known: it takes no more.
-
-        Raises:
-            RefusedError: `wrong-length`, or `out-of-range` for a word that is not reduced.
+        Raises RefusedError: `wrong-length`, or `out-of-range` for a word that is not reduced.
         """
         if words.size != total.words.size:
-            raise RefusedError(
-                Reason.WRONG_LENGTH,
-                "another sum",
-                field="sum",
-                value=words.size,
-                remedy="take this round's",
-            )
+            remedy = "take this round's"
+            raise RefusedError(Reason.WRONG_LENGTH, "another sum", "sum", words.size, remedy)
         if words.size and int(words.max()) >= self.parameters.modulus:
-            raise RefusedError(
-                Reason.OUT_OF_RANGE,
-                "a word is not reduced",
-                field="sum",
-                value="(hidden)",
-                remedy="take it as it was kept",
-            )
-        total.words, total.pending, total.added, total.grown = (
-            words.reshape(total.words.shape),
-            1,
-            added,
-            [],
-        )
+            problem, remedy = "a word is not reduced", "take it as it was kept"
+            raise RefusedError(Reason.OUT_OF_RANGE, problem, "sum", "(hidden)", remedy)
+        total.words, total.pending = words.reshape(total.words.shape), 1
+        total.added, total.grown = added, []
 
     def _grow(self, total: CipherSum, vector: CipherVector) -> None:
         for row, (words, seed) in enumerate(zip(vector.rows(), vector.seeds, strict=True)):

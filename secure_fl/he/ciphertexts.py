@@ -142,12 +142,8 @@ class BodyWriter:
         length = body_bytes(parameters, numbers, kind)
         self._data = np.empty(length, np.uint8).data if place is None else place
         if len(self._data) != length:
-            raise SecureSumError(
-                "not the body's length",
-                field="place",
-                value=len(self._data),
-                remedy=f"{length} bytes",
-            )
+            remedy = f"{length} bytes"
+            raise SecureSumError("not the body's length", "place", len(self._data), remedy)
         words, self._kept = kind.words(parameters, numbers), kind.kept(parameters, numbers)
         self._packed = PackedWords(
             np.frombuffer(self._data, np.uint8)[start:], words, parameters.word_bits
@@ -156,9 +152,7 @@ class BodyWriter:
         _HEAD.pack_into(self._data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
 
     def put(self, halves: Iterable[NDArray[np.uint64]], seed: bytes = b"") -> None:
-        """The next ciphertext: words `[N]` of its first half and a seed of 64 bytes, or of both
-        halves. They are packed some at a time.
-        """
+        """The next ciphertext: words `[N]` of c0 and a seed of 64 bytes, or of both halves."""
         if self._row < self._count:
             self._data[HEAD_BYTES + self._row * SEED_BYTES :][: len(seed)] = seed
             for half, words in enumerate(halves):
@@ -170,20 +164,11 @@ class BodyWriter:
         self._row += 1
 
     def close(self) -> memoryview:
-        """The body.
-
-        Raises:
-            SecureSumError: more or fewer ciphertexts than the numbers fill: what nobody wrote
-                stays here.
-        """
+        """The body. Raises SecureSumError: more or fewer ciphertexts than the numbers fill."""
         if self._row != self._count:
+            problem = "the body is not filled as it must be"
             remedy = f"{self._count} ciphertexts for {self._numbers} numbers"
-            raise SecureSumError(
-                "the body is not filled as it must be",
-                field="ciphertexts",
-                value=self._row,
-                remedy=remedy,
-            )
+            raise SecureSumError(problem, "ciphertexts", self._row, remedy)
         self._pack()
         return self._data
 
@@ -244,32 +229,19 @@ def _contents(
     data: bytes | memoryview, parameters: ParameterSet, kind: Kind, numbers: int
 ) -> CipherVector:
     count = parameters.ciphertexts(numbers)
-    start = HEAD_BYTES
-    seeds: tuple[bytes, ...] = ()
-    if kind.seeded:
-        seeds = tuple(
-            bytes(data[start + k * SEED_BYTES : start + (k + 1) * SEED_BYTES]) for k in range(count)
-        )
-        start += count * SEED_BYTES
-    packed = PackedWords(
-        np.frombuffer(data, np.uint8, offset=start),
-        kind.words(parameters, numbers),
-        parameters.word_bits,
-    )
+    start = HEAD_BYTES + (count * SEED_BYTES if kind.seeded else 0)
+    starts = range(HEAD_BYTES, start, SEED_BYTES)
+    seeds = tuple(bytes(data[first : first + SEED_BYTES]) for first in starts)
+    words, raw = kind.words(parameters, numbers), np.frombuffer(data, np.uint8, offset=start)
+    packed = PackedWords(raw, words, parameters.word_bits)
     if not packed.below(parameters.modulus):
         raise _refuse(
             Reason.OUT_OF_RANGE, "a word is not below the modulus", "ciphertext", parameters.name
         )
-    return CipherVector(
-        kind, numbers, parameters.degree, kind.kept(parameters, numbers), seeds, packed
-    )
+    kept = kind.kept(parameters, numbers)
+    return CipherVector(kind, numbers, parameters.degree, kept, seeds, packed)
 
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:
-    return RefusedError(
-        reason,
-        problem,
-        field=field,
-        value=value,
-        remedy="send the bytes that the client wrote for this round, unchanged",
-    )
+    remedy = "send the bytes that the client wrote for this round, unchanged"
+    return RefusedError(reason, problem, field, value, remedy)

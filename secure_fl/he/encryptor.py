@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.he.ciphertexts import BodyWriter, Kind
-from secure_fl.he.keys import PublicKey, SecretKey, seal_public, seal_secret
+from secure_fl.he.keys import PublicKey, SecretKey
 from secure_fl.he.seal_bridge import SealBridge
 
 Ciphertext = tuple[Sequence[NDArray[np.uint64]], bytes]
@@ -25,29 +25,19 @@ class Encryptor:
     """
 
     def __init__(self, key: SecretKey | PublicKey) -> None:
-        self.bridge, self._parameters, self._fingerprint = (
-            SealBridge(key.parameters),
-            key.parameters,
-            key.fingerprint,
-        )
-        self.kind = Kind.SEEDED if isinstance(key, SecretKey) else Kind.FULL
-        material = (
-            seal_secret(self.bridge, key)
-            if isinstance(key, SecretKey)
-            else seal_public(self.bridge, key)
-        )
+        self.bridge = SealBridge(key.parameters)
+        self._parameters, self._fingerprint = key.parameters, key.fingerprint
+        shared = isinstance(key, SecretKey)
+        self.kind = Kind.SEEDED if shared else Kind.FULL
+        material = (self.bridge.secret_key if shared else self.bridge.public_key)(key.words)
         self._encryptor: Any = self.bridge.api.Encryptor(self.bridge.context, material)
 
     def encrypt(self, plaintext: Any = None) -> Any:
-        """A fresh encryption of SEAL's plaintext, of zero when none is given, as SEAL's object;
-        under a shared key it is saved with a seed.
-        """
+        """A fresh encryption of SEAL's plaintext or of zero; with a seed under a shared key."""
         if self.kind is Kind.SEEDED:
-            return (
-                self._encryptor.encrypt_zero_symmetric()
-                if plaintext is None
-                else self._encryptor.encrypt_symmetric(plaintext)
-            )
+            if plaintext is None:
+                return self._encryptor.encrypt_zero_symmetric()
+            return self._encryptor.encrypt_symmetric(plaintext)
         made = self.bridge.api.Ciphertext()
         if plaintext is None:
             self._encryptor.encrypt_zero(made)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.he.parameters import KeyHolder, ParameterSet
@@ -13,58 +15,56 @@ from secure_fl.he.seal_bridge import SealBridge
 
 
 @dataclass(frozen=True)
-class SecretKey:
-    """A secret key; whoever has it reads every ciphertext made for it.
+class _Key:
+    """A key as its words.
 
     Args:
         parameters: the set it was made for.
         data: its words, little-endian; never shown.
+
+    Raises:
+        RefusedError: `wrong-key`: not the length of such a key.
     """
 
+    kind: ClassVar[str]
+    polynomials: ClassVar[int]
     parameters: ParameterSet
     data: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        _check(
-            len(self.data), 8 * self.parameters.degree * len(self.parameters.primes), "secret key"
-        )
+        words = self.polynomials * self.parameters.degree * len(self.parameters.primes)
+        if len(self.data) != 8 * words:
+            found, remedy = f"{len(self.data)} bytes", "use the key of this parameter set"
+            problem = f"{8 * words} bytes are needed"
+            raise RefusedError(Reason.WRONG_KEY, problem, f"{self.kind} key", found, remedy)
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that commit to the key and its parameters; safe to publish, since the key has
-        thousands of bits of entropy.
-        """
-        return _fingerprint(self.parameters, b"secret", self.data)
-
-
-@dataclass(frozen=True)
-class PublicKey:
-    """A public key, of which only the authority has the other half.
-
-    Args:
-        parameters: the set it was made for.
-        data: its words, little-endian.
-    """
-
-    parameters: ParameterSet
-    data: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        _check(
-            len(self.data), 16 * self.parameters.degree * len(self.parameters.primes), "public key"
-        )
+        """32 bytes over key and parameters; safe to publish: keys have thousands of bits."""
+        named = self.parameters.digest + b"|" + self.kind.encode() + b"|"
+        return hashlib.sha256(b"secure-fl key fingerprint 1|" + named + self.data).digest()
 
     @property
-    def fingerprint(self) -> bytes:
-        """32 bytes that name the key and its parameters."""
-        return _fingerprint(self.parameters, b"public", self.data)
+    def words(self) -> NDArray[np.uint64]:
+        """The words, as SEAL's objects are made of them."""
+        return np.frombuffer(self.data, np.uint64)
+
+
+class SecretKey(_Key):
+    """A secret key; whoever has it reads every ciphertext made for it."""
+
+    kind, polynomials = "secret", 1
+
+
+class PublicKey(_Key):
+    """A public key, of which only the authority has the other half."""
+
+    kind, polynomials = "public", 2
 
 
 @dataclass(frozen=True)
 class HolderKey:
-    """What the key holder keeps: the secret key and, for `authority`, the public key it
-    gives out.
-    """
+    """What the key holder keeps: the secret key and, for `authority`, the public one."""
 
     secret: SecretKey
     public: PublicKey | None = None
@@ -81,9 +81,7 @@ class HolderKey:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of what clients encrypt with: the secret key under `clients`, the public key
-        under `authority`.
-        """
+        """Of what clients encrypt with: the secret key under `clients`, else the public one."""
         return self.secret.fingerprint if self.public is None else self.public.fingerprint
 
     @classmethod
@@ -96,31 +94,3 @@ class HolderKey:
         public = bridge.api.PublicKey()
         maker.create_public_key(public)
         return cls(secret, PublicKey(bridge.parameters, bridge.public_words(public).tobytes()))
-
-
-def seal_secret(bridge: SealBridge, key: SecretKey) -> object:
-    """SEAL's object for a secret key."""
-    return bridge.secret_key(np.frombuffer(key.data, np.uint64))
-
-
-def seal_public(bridge: SealBridge, key: PublicKey) -> object:
-    """SEAL's object for a public key."""
-    return bridge.public_key(np.frombuffer(key.data, np.uint64))
-
-
-def _check(found: int, expected: int, name: str) -> None:
-    if found != expected:
-        remedy = "use the key of this parameter set"
-        raise RefusedError(
-            Reason.WRONG_KEY,
-            f"{expected} bytes are needed",
-            field=name,
-            value=f"{found} bytes",
-            remedy=remedy,
-        )
-
-
-def _fingerprint(parameters: ParameterSet, kind: bytes, data: bytes) -> bytes:
-    return hashlib.sha256(
-        b"secure-fl key fingerprint 1|" + parameters.digest + b"|" + kind + b"|" + data
-    ).digest()

@@ -15,8 +15,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from secure_fl.errors import SecureSumError
-
 KeyHolder = Literal["clients", "authority"]
 
 BATCHING_PRIME = 1_099_511_480_321
@@ -61,9 +59,7 @@ class ParameterSet:
 
     @property
     def lazy_additions(self) -> int:
-        """Words below q that fit into 64 bits when added without reduction: 1024 for 54-bit q, 16
-        for 60-bit q.
-        """
+        """Words below q whose plain sum fits 64 bits: 1024 for 54-bit q, 16 for 60-bit q."""
         return (2**64 - 1) // (self.modulus - 1)
 
     @property
@@ -77,9 +73,7 @@ class ParameterSet:
 
     @property
     def identifier(self) -> str:
-        """What headers carry: the name and eight hex digits of `digest`, e.g.
-        `bfv-4096-54.55-40/1f2e3d4c`.
-        """
+        """What headers carry: name and 8 hex digits of `digest`: `bfv-4096-54.55-40/1f2e3d4c`."""
         return f"{self.name}/{self.digest.hex()[:8]}"
 
     def ciphertexts(self, slots: int) -> int:
@@ -87,13 +81,8 @@ class ParameterSet:
         return -(-slots // self.capacity)
 
 
-BFV_4096 = ParameterSet(
-    "bfv-4096-54.55-40",
-    "bfv",
-    4096,
-    (18_014_398_509_309_953, 36_028_797_018_652_673),
-    BATCHING_PRIME,
-)
+_PRIMES = (18_014_398_509_309_953, 36_028_797_018_652_673)
+BFV_4096 = ParameterSet("bfv-4096-54.55-40", "bfv", 4096, _PRIMES, BATCHING_PRIME)
 """The default where clients hold the key: 54-bit ciphertexts, a special prime of 55 bits."""
 
 BFV_4096_58 = ParameterSet(
@@ -105,18 +94,3 @@ noise budget, for 7.31 instead of 6.80 bytes a field.
 """
 
 PARAMETER_SETS = (BFV_4096, BFV_4096_58)
-
-
-def parameter_set(identifier: str) -> ParameterSet:
-    """The set that a name or an identifier stands for.
-
-    Raises:
-        SecureSumError: none does.
-    """
-    for known in PARAMETER_SETS:
-        if identifier in (known.name, known.identifier):
-            return known
-    remedy = f"use one of {[known.name for known in PARAMETER_SETS]}"
-    raise SecureSumError(
-        "unknown parameter set", field="parameters", value=identifier, remedy=remedy
-    )

@@ -40,21 +40,12 @@ _BLAKE2XB = 1
 
 
 def import_optional(name: str, package: str) -> Any:
-    """A module that is imported only where it is used.
-
-    Raises:
-        DependencyError: it is not installed.
-    """
+    """A module, imported only where it is used. Raises DependencyError: it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
-        remedy = f"pip install {package}"
-        raise DependencyError(
-            "needed by the encrypted backends and not installed",
-            field="package",
-            value=package,
-            remedy=remedy,
-        ) from None
+        problem = "needed by the encrypted backends and not installed"
+        raise DependencyError(problem, "package", package, f"pip install {package}") from None
 
 
 class SealBridge:
@@ -75,14 +66,11 @@ class SealBridge:
         settings = self._settings()
         self.context = self.api.SEALContext(settings, True, self.api.SEC_LEVEL_TYPE.TC128)
         if not self.context.parameters_set():
-            remedy = "use one of secure_sum.parameters.PARAMETER_SETS"
+            remedy = "use one of he.parameters.PARAMETER_SETS"
             message = str(self.context.parameters_error_message())
+            problem = f"SEAL refuses the set: {message}"
             raise RefusedError(
-                Reason.WRONG_PARAMETERS,
-                f"SEAL refuses the set: {message}",
-                field="parameters",
-                value=parameters.name,
-                remedy=remedy,
+                Reason.WRONG_PARAMETERS, problem, "parameters", parameters.name, remedy
             )
         self._file = _MemoryFile()
         self._version = (0, 0)
@@ -91,11 +79,7 @@ class SealBridge:
         self._key_id = struct.pack("<4Q", *self.context.key_parms_id())
 
     def _settings(self) -> Any:
-        scheme = (
-            self.api.SCHEME_TYPE.BFV
-            if self.parameters.scheme == "bfv"
-            else self.api.SCHEME_TYPE.CKKS
-        )
+        scheme = getattr(self.api.SCHEME_TYPE, self.parameters.scheme.upper())
         settings = self.api.EncryptionParameters(scheme)
         settings.set_poly_modulus_degree(self.parameters.degree)
         settings.set_coeff_modulus([self.api.Modulus(prime) for prime in self.parameters.primes])
@@ -107,14 +91,9 @@ class SealBridge:
         raw = self._file.write_and_read(settings.save)
         _, _, major, minor, *_ = _HEADER.unpack_from(raw)
         if _HEADER.unpack_from(raw)[0] != _MAGIC or major != 4:
+            problem = "unknown SEAL stream format"
             remedy = "use tenseal 0.3.18 or newer, which carries SEAL 4"
-            raise RefusedError(
-                Reason.MALFORMED,
-                "unknown SEAL stream format",
-                field="SEAL version",
-                value=(major, minor),
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.MALFORMED, problem, "SEAL version", (major, minor), remedy)
         return major, minor
 
     # Bodies out of SEAL objects
@@ -130,9 +109,7 @@ class SealBridge:
     def cipher_words(self, ciphertext: Any) -> Words:
         """Words `[2, N]` of a full ciphertext."""
         n = self.parameters.degree
-        return np.frombuffer(self.body(ciphertext), np.uint64, 2 * n, _CIPHER.size + 24).reshape(
-            2, n
-        )
+        return self._words(ciphertext, 2 * n, _CIPHER).reshape(2, n)
 
     def seeded_words(self, serializable: Any) -> tuple[Words, bytes]:
         """`c0` `[N]` and the seed that stands for `c1`, of a freshly made symmetric ciphertext."""
@@ -140,14 +117,8 @@ class SealBridge:
         body = self.body(serializable)
         start = _CIPHER.size + 24
         if len(body) != start + 8 * n + 17 + SEED_BYTES or body[start + 8 * n + 16] != _BLAKE2XB:
-            remedy = "use tenseal 0.3.18"
-            raise RefusedError(
-                Reason.MALFORMED,
-                "SEAL made no seeded ciphertext",
-                field="SEAL stream",
-                value=len(body),
-                remedy=remedy,
-            )
+            problem, remedy = "SEAL made no seeded ciphertext", "use tenseal 0.3.18"
+            raise RefusedError(Reason.MALFORMED, problem, "SEAL stream", len(body), remedy)
         return np.frombuffer(body, np.uint64, n, start), body[-SEED_BYTES:]
 
     def plain_words(self, plaintext: Any) -> Words:
@@ -160,58 +131,40 @@ class SealBridge:
 
     def secret_words(self, secret: Any) -> Words:
         """Words `[primes · N]` of a secret key."""
-        return np.frombuffer(
-            self.body(secret),
-            np.uint64,
-            len(self.parameters.primes) * self.parameters.degree,
-            _PLAIN.size + 24,
-        )
+        count = len(self.parameters.primes) * self.parameters.degree
+        return self._words(secret, count, _PLAIN)
 
     def public_words(self, public: Any) -> Words:
         """Words `[2 · primes · N]` of a public key."""
-        return np.frombuffer(
-            self.body(public),
-            np.uint64,
-            2 * len(self.parameters.primes) * self.parameters.degree,
-            _CIPHER.size + 24,
-        )
+        count = 2 * len(self.parameters.primes) * self.parameters.degree
+        return self._words(public, count, _CIPHER)
+
+    def _words(self, item: Any, count: int, head: struct.Struct) -> Words:
+        """The words of a SEAL object, which lie behind the head of its kind."""
+        return np.frombuffer(self.body(item), np.uint64, count, head.size + 24)
 
     # SEAL objects out of words
 
     def ciphertext(self, words: Words) -> Any:
         """A full ciphertext from words `[2, N]`."""
-        return self._load(
-            self.api.Ciphertext(), [self._data_head(), *self._array(words, _COUNT.pack(words.size))]
-        )
+        return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(words)])
 
     def expanded(self, words: Words, seed: bytes) -> Any:
-        """A ciphertext `(c0, c1)` from `c0` `[N]` and the 64-byte seed that SEAL grows `c1` from.
-        Needs no key.
-        """
+        """A ciphertext `(c0, c1)` from `c0` `[N]` and c1's seed of 64 bytes. Needs no key."""
         info = self._frame(1 + SEED_BYTES) + bytes([_BLAKE2XB]) + seed
-        return self._load(
-            self.api.Ciphertext(),
-            [self._data_head(), *self._array(words, _COUNT.pack(self.parameters.degree)), info],
-        )
+        return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(words), info])
 
     def secret_key(self, words: Words) -> Any:
         """A secret key from `secret_words`."""
-        return self._load(
-            self.api.SecretKey(),
-            [
-                _PLAIN.pack(self._key_id, words.size, 1.0),
-                *self._array(words, _COUNT.pack(words.size)),
-            ],
-        )
+        head = _PLAIN.pack(self._key_id, words.size, 1.0)
+        return self._load(self.api.SecretKey(), [head, *self._array(words)])
 
     def public_key(self, words: Words) -> Any:
         """A public key from `public_words`."""
         head = _CIPHER.pack(
             self._key_id, True, 2, self.parameters.degree, len(self.parameters.primes), 1.0, 1
         )
-        return self._load(
-            self.api.PublicKey(), [head, *self._array(words, _COUNT.pack(words.size))]
-        )
+        return self._load(self.api.PublicKey(), [head, *self._array(words)])
 
     def _data_head(self) -> bytes:
         scale = 2.0**self.parameters.scale_bits
@@ -222,12 +175,9 @@ class SealBridge:
     def _frame(self, size: int) -> bytes:
         return _HEADER.pack(_MAGIC, 16, *self._version, 0, 0, 16 + size)
 
-    def _array(self, words: Words, count: bytes) -> list[Any]:
-        return [
-            self._frame(8 + words.nbytes),
-            count,
-            np.ascontiguousarray(words).reshape(-1).view(np.uint8).data,
-        ]
+    def _array(self, words: Words) -> list[Any]:
+        raw = np.ascontiguousarray(words).reshape(-1).view(np.uint8).data
+        return [self._frame(8 + words.nbytes), _COUNT.pack(words.size), raw]
 
     def _load(self, empty: Any, parts: list[Any]) -> Any:
         size = sum(len(part) for part in parts)
@@ -237,21 +187,16 @@ class SealBridge:
                     [self._frame(size), *parts], lambda path: empty.load(self.context, path)
                 )
             except (RuntimeError, ValueError, IndexError):
+                problem = "SEAL refuses these bytes"
                 remedy = "send what this library wrote, with the same parameter set"
                 raise RefusedError(
-                    Reason.MALFORMED,
-                    "SEAL refuses these bytes",
-                    field="SEAL object",
-                    value=type(empty).__name__,
-                    remedy=remedy,
+                    Reason.MALFORMED, problem, "SEAL object", type(empty).__name__, remedy
                 ) from None
         return empty
 
 
 class _MemoryFile:
-    """A file in memory that SEAL can open by name, empty between uses; made anew after a fork,
-    since two processes must not share one.
-    """
+    """A file in memory that SEAL can open by name, empty between uses; made anew after a fork."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()

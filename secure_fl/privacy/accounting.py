@@ -28,7 +28,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -56,16 +56,12 @@ losses deviate, and no wider than the second: at q=.01, σ=1, T=1000 that is 1.2
 s and finds 1.8293."""
 _MOST_POINTS = 1e6
 _NO_BOUND = 500.0
-"""Nats between the points of a grid, which dp_accounting raises e to: losses that need so wide a
-grid are bounded by nothing that helps.
-"""
+"""Nats a grid's points are apart, which dp_accounting raises e to: such a bound helps nobody."""
 _DELTA_SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 
 
 class Charge(NamedTuple):
-    """An event and the relation at which it is charged: one run may hold releases whose neighbours
-    differ in different ways.
-    """
+    """An event, and the adjacency that it is charged at: releases of a run may differ in it."""
 
     event: Event
     adjacency: Adjacency
@@ -115,28 +111,20 @@ def planned_epsilon(charges: Iterable[Charge], delta: float) -> float:
 
 def _probability(delta: float) -> float:
     if isinstance(delta, bool) or not 0 < delta < 1:
-        raise PrivacyError(
-            "not a probability",
-            field="delta",
-            value=delta,
-            remedy="a number within (0, 1), far below one over the units",
-        )
+        remedy = "a number within (0, 1), far below one over the units"
+        raise PrivacyError("not a probability", "delta", delta, remedy)
     return delta
 
 
 @lru_cache(maxsize=8192)
 def _epsilon(charges: tuple[Charge, ...], delta: float, base: float) -> float:
-    """Kept, because the plan, the gate, the file, the live display and every claim ask for the same
-    ε. `base`: the grid at its widest.
-    """
+    """Kept, since plan, gate, file, display and claims ask for one ε; `base`: the widest grid."""
     parts = _Parts.of(charges)
     return _with_sampler_error(_best_bound(parts, base), delta, parts.sampler_error)
 
 
 def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
-    """Whether ε is at most `limit`: the coarse bound decides where it can, then the one that plans
-    are made with, the fine one otherwise.
-    """
+    """Whether ε is at most `limit`: by the coarse bound, the planning one, then the fine one."""
     held = merged(charges)
     if epsilon_of(held, delta, fine=False) <= limit or planned_epsilon(held, delta) <= limit:
         return True
@@ -145,44 +133,28 @@ def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
 
 def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
     """Equal mechanisms as one event with the sum of their counts, in an order that depends on the
-    content only.
-
-    Raises:
-        PrivacyError: an event that has no proof for its adjacency.
+    content only. Raises PrivacyError: an event that has no proof for its adjacency.
     """
     counts: defaultdict[Charge, int] = defaultdict(int)
     for event, adjacency in charges:
         _check_adjacency(event, adjacency)
         counts[Charge(event.with_count(1), adjacency)] += event.count
     ordered = sorted(counts.items(), key=lambda item: repr(item[0]))
-    return tuple(
-        Charge(event.with_count(count), adjacency) for (event, adjacency), count in ordered
-    )
+    return tuple(Charge(one.event.with_count(count), one.adjacency) for one, count in ordered)
 
 
 def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
     if not isinstance(adjacency, Adjacency):
-        raise PrivacyError(
-            "not an adjacency",
-            field="adjacency",
-            value=adjacency,
-            remedy="Adjacency.ADD_REMOVE, ZERO_OUT or REPLACE_ONE",
-        )
+        raise PrivacyError("not an adjacency", "adjacency", adjacency, f"{list(Adjacency)}")
     if isinstance(event, IntegerEvent) and adjacency is Adjacency.ADD_REMOVE:
+        problem = "an absent client takes its noise share along"
         remedy = "claim zero-out on a public roster, or replace-one"
-        raise PrivacyError(
-            "an absent client takes its noise share along",
-            field="adjacency",
-            value=str(adjacency),
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "adjacency", str(adjacency), remedy)
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Charges by the way they compose. `full` is Σ μ² of Gaussians with full participation:
-    together they are one Gaussian.
-    """
+    """Charges by how they compose. `full` is Σ μ² of Gaussians with full participation."""
 
     full: float
     sampled: dict[tuple[float, float, bool], int]  # noise over sensitivity, rate, replaced -> steps
@@ -199,24 +171,15 @@ class _Parts:
                     full += event.steps * ((2 if replaced else 1) / event.effective_noise) ** 2
                 else:
                     sampled[event.effective_noise, event.sampling_rate, replaced] += event.steps
-        return cls(
-            full,
-            dict(sampled),
-            tuple(event for event, _ in charges if isinstance(event, PureEvent)),
-            tuple(charge for charge in charges if isinstance(charge.event, IntegerEvent)),
-        )
+        pure = tuple(event for event, _ in charges if isinstance(event, PureEvent))
+        integer = tuple(charge for charge in charges if isinstance(charge.event, IntegerEvent))
+        return cls(full, dict(sampled), pure, integer)
 
     @property
     def sampler_error(self) -> float:
-        """Total variation between the integer noise that was drawn and the one that is charged,
-        summed over all draws.
-        """
-        events = (charge.event for charge in self.integer)
-        return sum(
-            e.tv_per_draw * e.parties * e.dimension * e.releases
-            for e in events
-            if isinstance(e, IntegerEvent)
-        )
+        """Total variation between integer noise as drawn and as charged, summed over all draws."""
+        events = [each.event for each in self.integer if isinstance(each.event, IntegerEvent)]
+        return sum(e.tv_per_draw * e.parties * e.dimension * e.releases for e in events)
 
     @property
     def has_curve(self) -> bool:
@@ -285,33 +248,20 @@ def _curve_bound(parts: _Parts) -> Bound:
 def _loss_bound(parts: _Parts, base: float) -> Bound:
     """The bound by composed privacy loss distributions, each rounded so that ε can only grow."""
     dp, pld = _load("dp_accounting"), _load("dp_accounting.pld.privacy_loss_distribution")
-    relation = {
-        True: dp.NeighboringRelation.REPLACE_ONE,
-        False: dp.NeighboringRelation.ADD_OR_REMOVE_ONE,
-    }
+    relation = dp.NeighboringRelation
     width = _grid(parts, base)
     if width > _NO_BOUND:
         return lambda _: math.inf
-    composed = []
-    if parts.full:
-        composed.append(
-            pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width)
-        )
+    gaussian = partial(pld.from_gaussian_mechanism, value_discretization_interval=width)
+    composed = [gaussian(parts.full**-0.5)] if parts.full else []
     for (noise, rate, replaced), steps in parts.sampled.items():
-        kind = {
-            "sampling_prob": rate,
-            "neighboring_relation": relation[replaced],
-            "value_discretization_interval": width,
-        }
-        composed.append(pld.from_gaussian_mechanism(noise, **kind).self_compose(steps))
+        kind = relation.REPLACE_ONE if replaced else relation.ADD_OR_REMOVE_ONE
+        step = gaussian(noise, sampling_prob=rate, neighboring_relation=kind)
+        composed.append(step.self_compose(steps))
     for pure in parts.pure:
-        guarantee = _load("dp_accounting.pld.common").DifferentialPrivacyParameters(
-            pure.epsilon, 0.0
-        )
-        composed.append(pld.from_privacy_parameters(guarantee, width).self_compose(pure.releases))
-    total = composed[0]
-    for distribution in composed[1:]:
-        total = total.compose(distribution)
+        pair = _load("dp_accounting.pld.common").DifferentialPrivacyParameters(pure.epsilon, 0.0)
+        composed.append(pld.from_privacy_parameters(pair, width).self_compose(pure.releases))
+    total = reduce(lambda one, other: one.compose(other), composed)
     return lambda delta: float(total.get_epsilon_for_delta(delta))
 
 
@@ -321,10 +271,8 @@ def _deviation(noise: float, rate: float, replaced: bool) -> float:
 
 
 def _planning_grid(parts: _Parts) -> float:
-    least = min(
-        (rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled),
-        default=math.inf,
-    )
+    shares = [rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled]
+    least = min(shares, default=math.inf)
     return _FINE * max(1, math.floor(min(_PLANNED * least, _WIDEST) / _FINE))
 
 
@@ -345,18 +293,13 @@ def _grid(parts: _Parts, base: float) -> float:
         squares += steps * min(shift**2, deviation**2)
     for pure in parts.pure:
         width = min(width, pure.epsilon / 100)  # it is rounded up to the grid once a release
-    spread = (
-        squares / 2
-        + 10 * math.sqrt(squares)
-        + sum(pure.epsilon * pure.releases for pure in parts.pure)
-    )
+    bounded = sum(pure.epsilon * pure.releases for pure in parts.pure)
+    spread = squares / 2 + 10 * math.sqrt(squares) + bounded
     return max(width, max(farthest, spread) / _MOST_POINTS)
 
 
 def _with_sampler_error(bound: Bound, delta: float, error: float) -> float:
-    """ε when the noise drawn is within total variation `error` of the noise charged: that costs
-    (1 + e^ε)·error of δ.
-    """
+    """ε where noise is drawn within total variation `error`: that costs (1 + e^ε)·error of δ."""
     value = bound(delta)
     if not error:
         return value
@@ -377,6 +320,5 @@ def _load(module: str) -> Any:
         return import_module(module)
     except ImportError as missing:
         package = module.partition(".")[0].replace("_", "-")
-        raise DependencyError(
-            "not installed", field=package, value=str(missing), remedy=f"pip install {package}"
-        ) from missing
+        remedy = f"pip install {package}"
+        raise DependencyError("not installed", package, str(missing), remedy) from missing

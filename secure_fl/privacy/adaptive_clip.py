@@ -46,21 +46,14 @@ class QuantileBound:
             (0 < self.smallest < self.largest < inf, "smallest", "positive and below largest"),
         ):
             if not holds:
-                raise PrivacyError(
-                    "out of range", field=field, value=getattr(self, field), remedy=remedy
-                )
+                raise PrivacyError("out of range", field, getattr(self, field), remedy)
 
     def moved(self, bound: float, inside: float) -> float:
         """The next round's bound: `bound · exp(−rate · (inside − quantile))`, where `inside` is
-        `Opened.inside`, within [0, 1].
-
-        Raises:
-            PrivacyError: `inside` is not a share.
+        `Opened.inside`, within [0, 1]. Raises PrivacyError: `inside` is not a share.
         """
         if not 0 <= inside <= 1:
-            raise PrivacyError(
-                "not a share of clients", field="inside", value=inside, remedy="pass Opened.inside"
-            )
+            raise PrivacyError("not a share of clients", "inside", inside, "pass Opened.inside")
         return min(
             self.largest, max(self.smallest, bound * exp(-self.rate * (inside - self.quantile)))
         )

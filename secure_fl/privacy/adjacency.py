@@ -1,6 +1,4 @@
-"""Whose presence is hidden, and what "presence" means: the two words that every ε must be
-said with.
-"""
+"""Whose presence is hidden, and what that means: the two words that every ε is said with."""
 
 from __future__ import annotations
 
@@ -8,18 +6,14 @@ from enum import StrEnum
 
 
 class PrivacyUnit(StrEnum):
-    """What one neighbouring data set differs by. An ε for one unit says nothing of the other, and
-    the two are never added.
-    """
+    """What one neighbouring data set differs by. ε for one unit says nothing of the other."""
 
     EXAMPLE = "example"
     CLIENT = "client"
 
 
 class Adjacency(StrEnum):
-    """How neighbours differ. For a sum of vectors of norm at most C the sensitivity is C, C
-    and 2C.
-    """
+    """How neighbours differ. A sum of vectors of norm at most C has sensitivity C, C and 2C."""
 
     ADD_REMOVE = "add-remove"
     """One unit more or fewer; how many there are is secret."""

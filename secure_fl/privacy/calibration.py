@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from secure_fl.errors import PrivacyError
@@ -14,9 +16,7 @@ from secure_fl.privacy.ledger import Budget
 
 _LEAST, _MOST, _STRIDE = 1e-2, 1e5, 4.0
 _RELATIVE = 2e-3
-"""How far above the smallest fitting noise the answer may lie, beside the planning grid's own
-0.1 %.
-"""
+"""How far above the smallest fitting noise the answer may lie, beside the grid's own 0.1 %."""
 _STEPS = 8
 
 
@@ -47,12 +47,9 @@ def noise_for(
 
     if sampling_rate == 1 and not also and epsilon > 0:
         shift = contributions * (2 if adjacency is Adjacency.REPLACE_ONE else 1)
-        exact = (
-            float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta))
-            * math.sqrt(steps)
-            * shift
-        )
-        return exact * (1 + 1e-9)  # the root is found to 1e-12 from either side
+        one = float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta))
+        # the root is found to 1e-12 from either side
+        return one * math.sqrt(steps) * shift * (1 + 1e-9)
     return smallest_noise(events, epsilon, delta, adjacency)
 
 
@@ -85,14 +82,12 @@ def smallest_noise(
         return planned_epsilon(charges(noise), delta)
 
     def fits_below(noise: float) -> bool:
-        try:
+        with suppress(PrivacyError):
             return cost(noise) <= epsilon
-        except PrivacyError:
-            return False
+        return False
 
     guess = _guess(charges, epsilon, delta)
-    found = None if guess is None else _along_the_slope(cost, epsilon, *guess)
-    if found is not None:
+    if guess is not None and (found := _along_the_slope(cost, epsilon, *guess)) is not None:
         return found
     low, high = _bracket(lambda noise: cost(noise) <= epsilon, fits_below)
     return _bisect(fits_below, low, high, _RELATIVE)[1]
@@ -130,37 +125,29 @@ def _guess(
 
     A guess, never a bound. None for other events than Gaussian ones, and where there is none.
     """
-    if not epsilon > 0 or any(
-        charge is None or not isinstance(charge.event, GaussianEvent | PureEvent)
-        for charge in _or_none(charges, 1.0)
-    ):
+    if not epsilon > 0:
         return None
-    accountant = import_module("dp_accounting")
+    accountant, step = import_module("dp_accounting"), 1.02
     deviation = 1 / float(accountant.get_sigma_gaussian(epsilon, delta))
+
+    def square(noise: float) -> float:
+        return _rough_square(charges(noise))
+
     try:
-        if not _rough_square(charges(_LEAST)) > deviation**2 > _rough_square(charges(_MOST)):
+        kinds = {type(charge.event) for charge in charges(1.0)}
+        if not (kinds <= {GaussianEvent, PureEvent} and square(_LEAST) > deviation**2):
+            return None
+        if square(_MOST) >= deviation**2:
             return None
     except PrivacyError:
         return None
-    noise = _bisect(
-        lambda noise: _rough_square(charges(noise)) <= deviation**2, _LEAST, _MOST, 1e-3
-    )[1]
-    steep = (
-        math.log(_rough_square(charges(noise / 1.02)) / _rough_square(charges(noise * 1.02))) / 2
-    )
+    noise = _bisect(lambda noise: square(noise) <= deviation**2, _LEAST, _MOST, 1e-3)[1]
+    steep = math.log(square(noise / step) / square(noise * step)) / 2
     above, below = (
-        float(accountant.get_epsilon_gaussian(1 / (deviation * step), delta))
-        for step in (1.02, 1 / 1.02)
+        float(accountant.get_epsilon_gaussian(1 / (deviation * factor), delta))
+        for factor in (step, 1 / step)
     )
-    return noise, max(0.3, steep * math.log(above / below) / math.log(1.02**2) ** 2)
-
-
-def _or_none(charges: Callable[[float], Sequence[Charge]], noise: float) -> Sequence[Charge | None]:
-    """The charges of a plan; one None where there is no such plan."""
-    try:
-        return charges(noise)
-    except PrivacyError:
-        return [None]
+    return noise, max(0.3, steep * math.log(above / below) / math.log(step**2) ** 2)
 
 
 def _rough_square(charges: Sequence[Charge]) -> float:
@@ -176,9 +163,7 @@ def _rough_square(charges: Sequence[Charge]) -> float:
 def _bracket(
     fits: Callable[[float], bool], fits_below: Callable[[float], bool]
 ) -> tuple[float, float]:
-    """Noise that does not fit (or is below the least) and noise that does, at most a stride apart,
-    searched from 1 in both directions.
-    """
+    """Noise that does not fit and noise that does, a stride apart, searched from 1 both ways."""
     high, stride, enough = 1.0, _STRIDE, fits(1.0)
     if enough:
         low = high / stride
@@ -187,19 +172,13 @@ def _bracket(
         return low, low * stride
     while not enough:
         if high * stride > _MOST:
-            remedy = "raise ε, or release less"
-            raise PrivacyError(
-                "no noise fits: the rest of the plan alone passes ε",
-                field="noise",
-                value=high,
-                remedy=remedy,
-            )
+            problem = "no noise fits: the rest of the plan alone passes ε"
+            raise PrivacyError(problem, "noise", high, "raise ε, or release less")
         try:
             enough = fits(high * stride)
         except PrivacyError:
-            stride = math.sqrt(
-                stride
-            )  # there is no plan with so much noise: approach where there is one
+            # there is no plan with so much noise: approach where there is one
+            stride = math.sqrt(stride)
             if stride < 1 + _RELATIVE:
                 raise
         else:
@@ -210,9 +189,7 @@ def _bracket(
 def _bisect(
     fits: Callable[[float], bool], low: float, high: float, relative: float
 ) -> tuple[float, float]:
-    """Neighbouring values, the lower of which does not fit and the higher of which does, as `low`
-    and `high` do already.
-    """
+    """Neighbours, of which the higher fits and the lower does not, as `low` and `high` do."""
     while high > low * (1 + relative):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
@@ -245,7 +222,7 @@ def noise_of_run(
             raise
         problem = f"no noise reaches it: {error.problem}"
         told = f"at least {_rounded_up(least)}, or {remedy}"
-        raise PrivacyError(problem, field="privacy.epsilon", value=epsilon, remedy=told) from None
+        raise PrivacyError(problem, "privacy.epsilon", epsilon, told) from None
 
 
 def least_epsilon(
@@ -255,9 +232,7 @@ def least_epsilon(
     *,
     also: Sequence[Charge] = (),
 ) -> float | None:
-    """ε of the plan `events(z)`, together with `also`, at the most noise z for which there is a
-    plan; None where there is none.
-    """
+    """ε of `events(z)` and `also` at the largest z for which there is a plan; None for none."""
 
     def cost(noise: float) -> float | None:
         try:
@@ -298,27 +273,23 @@ def rounds_within(
     """
 
     def charges(rounds: int) -> list[Charge]:
-        return [
-            Charge(event, budget.adjacency)
-            for event in [*already, *(event.times(rounds) for event in per_round)]
-        ]
+        events = [*already, *(event.times(rounds) for event in per_round)]
+        return [Charge(event, budget.adjacency) for event in events]
 
     def fits(rounds: int) -> bool:
         return within(charges(rounds), budget.delta, budget.epsilon)
 
     if not per_round:
         return most
-    low = _rounds_about(
-        lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
-    )
-    step = 1
+
+    def cost(rounds: int) -> float:
+        return planned_epsilon(charges(rounds), budget.delta)
+
+    low, step = _rounds_about(cost, budget.epsilon, most), 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
-    high = low + step
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    within_most = range(min(low + step, most + 1))
+    return bisect_left(within_most, True, lo=low + 1, key=lambda n: not fits(n)) - 1
 
 
 def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> int:
@@ -326,8 +297,7 @@ def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> in
 
     ε against rounds is nearly a power: a few steps along it, between halvings.
     """
-    low, high, power, halve = 0, most + 1, 0.7, False
-    rounds = 1
+    low, high, rounds, power, halve = 0, most + 1, 1, 0.7, False
     known: tuple[int, float] | None = None
     while high - low > 1:
         value = cost(rounds)
@@ -335,11 +305,8 @@ def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> in
             power = min(2.0, max(0.2, math.log(value / known[1]) / math.log(rounds / known[0])))
         known = (rounds, value)
         low, high = (rounds, high) if value <= epsilon else (low, rounds)
-        aimed = (
-            rounds * min(64.0, max(1 / 64, (epsilon / value) ** (1 / power)))
-            if value > 0
-            else math.inf
-        )
+        pace = (epsilon / value) ** (1 / power) if value > 0 else math.inf
+        aimed = rounds * min(64.0, max(1 / 64, pace)) if value > 0 else math.inf
         toward = int(aimed) + (0 if value > epsilon or int(aimed) > low else 1)
         rounds = (low + high) // 2 if halve else min(max(toward, low + 1), high - 1)
         halve = not halve and high <= most

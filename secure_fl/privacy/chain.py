@@ -38,9 +38,7 @@ class Chain:
     """
 
     def __init__(self, start: object, entries: Iterable[object] = ()) -> None:
-        """`start`: names the chain; chains of different starts share no mark. Start and entries are
-        JSON values.
-        """
+        """`start` names the chain: others share no mark. Start and entries are JSON values."""
         self._hashes = [digest(start)]
         for entry in entries:
             self.add(entry)

@@ -39,12 +39,8 @@ def bounded_score(losses: Tensor, bound: float, size: int) -> float:
         PrivacyError: more losses than `size`, or a bound that is none.
     """
     if not 0 < bound < inf or not 0 < size >= len(losses):
-        raise PrivacyError(
-            "not a bounded score",
-            field="losses",
-            value=(bound, size),
-            remedy="a finite bound above 0, and size at least N",
-        )
+        remedy = "a finite bound above 0, and size at least N"
+        raise PrivacyError("not a bounded score", "losses", (bound, size), remedy)
     return float(losses.double().nan_to_num(nan=bound).clamp(0, bound).sum() / size)
 
 
@@ -89,40 +85,27 @@ class PrivateChoice:
             (0 <= self.stay < inf, "stay"),
         ):
             if not holds:
-                raise PrivacyError(
-                    "out of range",
-                    field=field,
-                    value=getattr(self, field),
-                    remedy="a finite positive number; stay may be 0",
-                )
+                remedy = "a finite positive number; stay may be 0"
+                raise PrivacyError("out of range", field, getattr(self, field), remedy)
 
     def choose(
         self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None
     ) -> int:
-        """The index of the pool that is drawn.
-
-        Raises:
-            PrivacyError: there is no score, or one outside [0, bound].
-        """
+        """The index that is drawn. Raises PrivacyError: no score, or one outside [0, bound]."""
         u = self._utilities(scores, previous)
         return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))
 
     def probabilities(self, scores: Sequence[float], previous: int | None = None) -> list[float]:
         """The probability of each pool. As private as the scores: for planning and tests."""
-        return [
-            float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)
-        ]
+        utilities = torch.from_numpy(self._utilities(scores, previous))
+        return [float(p) for p in torch.softmax(utilities, 0)]
 
     def _utilities(
         self, scores: Sequence[float], previous: int | None
     ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         if not scores or not all(0 <= score <= self.bound * (1 + 1e-12) for score in scores):
-            raise PrivacyError(
-                "scores are not bounded",
-                field="scores",
-                value="not shown",
-                remedy="make them by bounded_score, all with this bound",
-            )
+            remedy = "make them by bounded_score, all with this bound"
+            raise PrivacyError("scores are not bounded", "scores", "not shown", remedy)
         lowered = [score - (self.stay if k == previous else 0.0) for k, score in enumerate(scores)]
         return np.array(lowered) * (-self.epsilon * self.size / (2 * self.bound))
 

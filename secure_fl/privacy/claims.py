@@ -1,6 +1,4 @@
-"""What a run may say aloud: (ε, δ) with unit, adjacency, sampling, adversary, what it rests on,
-what it assumes and what it leaves out.
-"""
+"""What a run may say aloud: (ε, δ), unit, adjacency, sampling, adversary, and what it assumes."""
 
 from __future__ import annotations
 
@@ -57,29 +55,18 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.protection not in ("plain", "masked", "bfv+masked"):
-            raise PrivacyError(
-                "unknown layer",
-                field="protection",
-                value=self.protection,
-                remedy="plain, masked or bfv+masked",
-            )
+            remedy = "plain, masked or bfv+masked"
+            raise PrivacyError("unknown layer", "protection", self.protection, remedy)
         if self.colluders < 0:
-            raise PrivacyError(
-                "not a count", field="colluders", value=self.colluders, remedy="at least 0"
-            )
+            raise PrivacyError("not a count", "colluders", self.colluders, "at least 0")
 
     def adversaries(self) -> tuple[Adversary, ...]:
         """Everybody there is: without encryption there is no key holder."""
-        return tuple(
-            who
-            for who in Adversary
-            if who is not Adversary.KEY_HOLDER or self.protection == "bfv+masked"
-        )
+        encrypted = self.protection == "bfv+masked"
+        return tuple(who for who in Adversary if encrypted or who is not Adversary.KEY_HOLDER)
 
     def sees_single_uploads(self, adversary: Adversary) -> bool:
-        """Whether one client's upload is laid open, so that only its own share of distributed noise
-        is left to protect it.
-        """
+        """Whether one upload is laid open, and only the client's own noise protects it."""
         if self.protection == "plain":
             return adversary in (Adversary.SERVER, Adversary.COLLUSION, Adversary.LIAR)
         if adversary not in (Adversary.COLLUSION, Adversary.LIAR) or self.colluders == 0:
@@ -94,8 +81,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class PrivacyClaim(Record):
-    """One row of the table of ε per adversary. Adding two claims raises: an ε for one unit says
-    nothing of the other. `epsilon` is None where no bound is known.
+    """One row of the table of ε per adversary. Claims are not added: their units may differ.
+
+    `epsilon` is None where no bound is known.
     """
 
     epsilon: float | None
@@ -109,12 +97,8 @@ class PrivacyClaim(Record):
     not_covered: tuple[str, ...]
 
     def __add__(self, other: object) -> NoReturn:
-        raise PrivacyError(
-            "claims are not added",
-            field="claim",
-            value="a sum",
-            remedy="compose the events of one unit in one ledger",
-        )
+        remedy = "compose the events of one unit in one ledger"
+        raise PrivacyError("claims are not added", "claim", "a sum", remedy)
 
 
 def claims(
@@ -146,12 +130,8 @@ def claims(
     """
     claimed = _Claimed(ledger, unit, adjacency, delta, setting, subject)
     if not claimed.charged:
-        raise PrivacyError(
-            "no release of this unit",
-            field="unit",
-            value=str(unit),
-            remedy="claim the unit that the run's noise protects",
-        )
+        remedy = "claim the unit that the run's noise protects"
+        raise PrivacyError("no release of this unit", "unit", str(unit), remedy)
     return [claimed.row(adversary) for adversary in claimed.adversaries()]
 
 
@@ -193,20 +173,14 @@ class _Claimed:
     @cached_property
     def charged(self) -> set[tuple[Charge, ...]]:
         """All that any one subject has been charged, each history once."""
-        histories = (
-            self.ledger.histories(self.unit, each, self.adjacency) for each in self._subjects
-        )
-        return {charges for history in histories for charges in history} - {()}
+        pay = (self.ledger.histories(self.unit, each, self.adjacency) for each in self._subjects)
+        return {charges for histories in pay for charges in histories} - {()}
 
     @cached_property
     def _touching(self) -> list[Release]:
         """The releases that are about this unit and these subjects."""
-        return [
-            release
-            for release in self.ledger.releases
-            if self.unit in (release.unit, release.also_protects)
-            and set(self._subjects) & set(release.subjects)
-        ]
+        about = (each for each in self.ledger.releases if each.touches(self.unit))
+        return [each for each in about if set(self._subjects) & set(each.subjects)]
 
     @cached_property
     def _subjects(self) -> tuple[int, ...]:
@@ -234,13 +208,10 @@ def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
     if not any(release.purpose == NOISED_BY_KEY_HOLDER for release in releases):
         return False
     if setting.protection != "bfv+masked" or setting.key_holder == "clients":
+        problem = "the server or a client would see sums before the key holder's noise is added"
         remedy = 'encryption with key_holder = "authority"; or let all clients add the noise'
-        value = f"{setting.protection}, {setting.key_holder}"
         raise PrivacyError(
-            "the server or a client would see sums before the key holder's noise is added",
-            field="key_holder",
-            value=value,
-            remedy=remedy,
+            problem, "key_holder", f"{setting.protection}, {setting.key_holder}", remedy
         )
     return True
 
@@ -248,16 +219,13 @@ def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
 def _assumptions(
     releases: Iterable[Release], setting: Setting, *, alone: bool, declared: bool
 ) -> tuple[str, ...]:
-    integers = [
-        (release.event, release.purpose)
-        for release in releases
-        if isinstance(release.event, IntegerEvent)
-    ]
-    shared = [
-        event.parties
-        for event, purpose in integers
-        if isinstance(event, IntegerEvent) and purpose != NOISED_BY_KEY_HOLDER
-    ]
+    shared, by_holder = list[int](), False
+    for release in releases:
+        if isinstance(release.event, IntegerEvent):
+            if release.purpose == NOISED_BY_KEY_HOLDER:
+                by_holder = True
+            else:
+                shared.append(release.event.parties)
     found = ["noise and sampling coins stay secret"]
     if any(release.unit is PrivacyUnit.EXAMPLE for release in releases):
         found.append(
@@ -265,46 +233,32 @@ def _assumptions(
         )
     if declared:
         found.append("clients sample and train as they declare")
-    if len(shared) < len(integers):
+    if by_holder:
         found.append("the key holder adds the noise, and colludes with nobody")
     if shared and alone:
         found.append("sees each upload: only the client's own share of the noise counts")
     elif shared:
-        found.append(
-            f"{min(shared)} honest clients added their noise shares, besides "
-            f"{setting.colluders} colluding"
-        )
+        honest = f"{min(shared)} honest clients added their noise shares"
+        found.append(f"{honest}, besides {setting.colluders} colluding")
     return tuple(found)
 
 
 def _gaps(
     ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, subject: int | None
 ) -> tuple[str, ...]:
-    concerned = [
-        release for release in ledger.releases if subject is None or subject in release.subjects
-    ]
-    other = sorted(
-        {
-            release.purpose
-            for release in concerned
-            if unit not in (release.unit, release.also_protects)
-        }
-    )
+    concerned = [each for each in ledger.releases if subject is None or subject in each.subjects]
+    other = sorted({each.purpose for each in concerned if not each.touches(unit)})
     gaps = ["settings chosen by looking at private results", "who takes part, sizes and timing"]
     if unit is PrivacyUnit.EXAMPLE:
         gaps.append("what several examples of one person have in common")
     if other:
         gaps.append(f"charged to the other unit only: {', '.join(other)}")
     if any(isinstance(release.event, IntegerEvent) for release in concerned):
-        gaps.append(
-            f"more than {setting.colluders} colluding clients, or clients "
-            "that leave out their noise"
-        )
+        more = f"more than {setting.colluders} colluding clients"
+        gaps.append(f"{more}, or clients that leave out their noise")
     if any(release.purpose == NOISED_BY_KEY_HOLDER for release in concerned):
         gaps.append("the key holder, who sees the sums without noise")
-    if any(
-        isinstance(release.event, PureEvent) and not release.event.bounded_range
-        for release in concerned
-    ):
+    pure = (each.event for each in concerned if isinstance(each.event, PureEvent))
+    if any(not event.bounded_range for event in pure):
         gaps.append("who answered a randomised question")
     return tuple(gaps)

@@ -23,6 +23,7 @@ sent.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor, inf, isqrt, nextafter, sqrt
@@ -101,11 +102,11 @@ class ClientLevel:
     def __post_init__(self) -> None:
         for holds, name, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(problem, field=name, value=getattr(self, name), remedy=remedy)
+                raise PrivacyError(problem, name, getattr(self, name), remedy)
         if self.pools > 1 and (found := self.false_pass) > self.accepted_false_pass + 1e-12:
             problem = f"a pool of one member passes with probability {found:.1%}"
             remedy = "lower it, raise minimum, or raise accepted_false_pass"
-            raise PrivacyError(problem, field="count_noise", value=self.count_noise, remedy=remedy)
+            raise PrivacyError(problem, "count_noise", self.count_noise, remedy)
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         noises, z = (self.count_noise, self.bit_noise), self.noise_multiplier
@@ -252,23 +253,18 @@ class ClientLevel:
         return self.roster * max(self.largest_fields) + self.noise_margin
 
     def fitted(self, limit: int = FIELD_LIMIT) -> ClientLevel:
-        """The same with the most levels whose sums stay within `limit`.
-
-        Raises:
-            PrivacyError: not even the coarsest grid fits.
-        """
+        """With the most levels whose sums stay within `limit`. Raises PrivacyError: none do."""
         low = ceil(SMALLEST_GRID / self.noise_multiplier)
         widest = floor(LARGEST_DEVIATION * sqrt(self.honest) / self.noise_multiplier)
         if replace(self, levels=low).largest > limit:
-            problem = f"sums would pass {limit} on any grid"
             remedy = "fewer clients, less noise, noisier counts (a larger minimum), or wider fields"
-            raise PrivacyError(problem, field="levels", value=low, remedy=remedy)
-        high = min(limit, widest)
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = replace(self, levels=middle).largest <= limit
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return replace(self, levels=low)
+            raise PrivacyError(f"sums would pass {limit} on any grid", "levels", low, remedy)
+
+        def largest(levels: int) -> int:
+            return replace(self, levels=levels).largest
+
+        grids = range(min(limit, widest) + 1)
+        return replace(self, levels=bisect_right(grids, limit, lo=low + 1, key=largest) - 1)
 
     def encode(
         self, update: Tensor, bound: float | None = None, *, stream: NoiseStream | None = None
@@ -284,14 +280,14 @@ class ClientLevel:
         """
         if update.shape != (self.shared + self.pooled,):
             value, remedy = tuple(update.shape), f"pass shape [{self.shared + self.pooled}]"
-            raise PrivacyError("not one update", field="update", value=value, remedy=remedy)
+            raise PrivacyError("not one update", "update", value, remedy)
         bound = self.bound if bound is None else bound
         if not 0 < bound < inf:
             problem, remedy = "not a finite positive norm", "pass the round's public bound"
-            raise PrivacyError(problem, field="bound", value=bound, remedy=remedy)
+            raise PrivacyError(problem, "bound", bound, remedy)
         if self.rounding == "conditional" and stream is None:
             problem, remedy = "random rounding needs coins", "pass a stream of its own purpose"
-            raise PrivacyError(problem, field="stream", value=None, remedy=remedy)
+            raise PrivacyError(problem, "stream", None, remedy)
         norm, steps = norm_of(update), torch.zeros(len(update), dtype=torch.float64)
         if norm < inf:
             steps = (update.double() / max(norm, bound)).mul_(self.levels)
@@ -299,7 +295,7 @@ class ClientLevel:
         integers = rounded(steps, self.square_bound, coins)
         if square_of(integers) > self.square_bound:
             problem, remedy = "the integers are longer than charged", "report this: clipping failed"
-            raise PrivacyError(problem, field="update", value="its norm", remedy=remedy)
+            raise PrivacyError(problem, "update", "its norm", remedy)
         return integers
 
     def blocks(self, integers: Tensor, pool: int, *, inside: bool | None = None) -> Blocks:
@@ -369,12 +365,8 @@ class ClientLevel:
 
     def _check(self, survivors: int) -> None:
         if not self.n_min <= survivors <= self.roster:
-            remedy = (
-                f"open only sums of {self.n_min} to {self.roster} clients; "
-                "drop the round, or lower n_min before it begins"
-            )
-            problem = "the sum must not be opened"
-            raise PrivacyError(problem, field="survivors", value=survivors, remedy=remedy)
+            remedy = f"open only sums of {self.n_min} to {self.roster} clients; or begin with less"
+            raise PrivacyError("the sum must not be opened", "survivors", survivors, remedy)
 
 
 def norm_of(update: Tensor) -> float:

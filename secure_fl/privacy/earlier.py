@@ -36,32 +36,22 @@ def taken_over(earlier: PrivacyLedger, subjects: Sequence[int]) -> list[Release]
     found = list(dict.fromkeys(frozenset(history.items()) for history in _histories(earlier)))
     counted = [Counter(dict(history)) for history in found]
     kept = [one for one in counted if not any(one < other for other in counted)]
-    return [
-        replace(
-            kind,
-            key=f"{LOADED}{number}/{part}",
-            subjects=tuple(subjects),
-            event=kind.event.with_count(count),
-            history=number,
-        )
-        for number, history in enumerate(kept)
-        for part, (kind, count) in enumerate(
-            sorted(history.items(), key=lambda item: repr(item[0]))
-        )
-    ]
+    made = list[Release]()
+    for number, history in enumerate(kept):
+        for part, kind in enumerate(sorted(history, key=repr)):
+            event, key = kind.event.with_count(history[kind]), f"{LOADED}{number}/{part}"
+            one = replace(kind, key=key, subjects=tuple(subjects), event=event, history=number)
+            made.append(one)
+    return made
 
 
 def _histories(ledger: PrivacyLedger) -> list[Counter[Release]]:
-    """What may have been released of one subject, for each subject and each history that it may
-    have had: how often, by kind of release.
-    """
+    """How often each kind was released of one subject, by subject and possible history."""
     releases, made = ledger.releases, []
     for client in sorted({subject for release in releases for subject in release.subjects}):
         mine = [release for release in releases if client in release.subjects]
-        brought: list[int | None] = [
-            *sorted({release.history for release in mine if release.history is not None})
-        ]
-        for number in brought or [None]:
+        brought = sorted({release.history for release in mine if release.history is not None})
+        for number in (*brought,) or (None,):
             history = Counter[Release]()
             for release in mine:
                 if release.history in (None, number):

@@ -71,9 +71,7 @@ class PrivateSpec:
 
 @dataclass(frozen=True, eq=False)
 class PrivateTraining(Generic[_Views]):
-    """One call of private training: what it is charged for is what it does, since both are of one
-    mechanism and one number of steps.
-    """
+    """One call of private training: one mechanism and one number of steps, charged as trained."""
 
     mechanism: ExampleMechanism[_Views]
     spec: PrivateSpec
@@ -131,13 +129,9 @@ def choose_mechanism(
 
 def _in_groups(objective: Objective, sampling: Sampling, members: int) -> GroupNTXent:
     """NT-Xent within groups of so many examples."""
-    return GroupNTXent(
-        group_form(objective, members),
-        bound=sampling.bound,
-        noise_multiplier=sampling.noise_multiplier,
-        sampling_rate=sampling.sampling_rate,
-        examples=sampling.examples,
-    )
+    noise, rate = sampling.noise_multiplier, sampling.sampling_rate
+    form = group_form(objective, members)
+    return GroupNTXent(form, sampling.bound, noise, rate, sampling.examples)
 
 
 def _uncoupled(
@@ -218,13 +212,9 @@ class _Training(Generic[_Views]):
         if self.held is not None and (changed := changes(self.held, _held(model, self.mechanism))):
             raise remembers(changed[0])
         if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
-            raise TrainingError(
-                "training has diverged: a weight is not finite",
-                field="lr",
-                value=spec.lr,
-                remedy="lower the learning rate: noise is as large as the clip bound in every "
-                "element",
-            )
+            problem = "training has diverged: a weight is not finite"
+            remedy = "lower the learning rate: noise is as large as the clip bound in every element"
+            raise TrainingError(problem, "lr", spec.lr, remedy)
 
     def _form_gradients(self, coins: Coins, step: int) -> None:
         """Draw the units of a step, and leave the noised gradients in the model."""
@@ -234,10 +224,8 @@ class _Training(Generic[_Views]):
             return
         draws = coins.at(step, drawn.flatten())
         views = self._views(drawn, draws)
-        with (
-            _untouched(self._trained),
-            keyed_dropout(self.model, row_draws(draws, len(drawn), rows_of(views).shape[1])),
-        ):
+        of_rows = row_draws(draws, len(drawn), rows_of(views).shape[1])
+        with _untouched(self._trained), keyed_dropout(self.model, of_rows):
             self.mechanism.gradients(self.model, views, self.stream)
 
     def _views(self, drawn: Tensor, draws: Draws) -> _Views:
@@ -258,27 +246,18 @@ class _Training(Generic[_Views]):
 
 def _held(model: nn.Module, mechanism: object) -> dict[str, bytes]:
     """What the model and the losses hold, trained weights aside."""
-    trained = {
-        f"model.{name}" for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    trained = {f"model.{name}" for name, p in model.named_parameters() if p.requires_grad}
     found = remembered(model=model, objective=getattr(mechanism, "objective", None))
     return {path: digest for path, digest in found.items() if path not in trained}
 
 
 @contextmanager
 def _untouched(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within it nobody draws from a global generator, and weights are not written to: a step is
-    taken by the optimiser alone.
-    """
+    """Within it nobody draws from a global generator or writes to weights: the optimiser steps."""
     before, versions = global_generators(), [parameter._version for parameter in parameters]
     yield
     if before != global_generators():
         raise draws_coins("a global generator")
     if versions != [parameter._version for parameter in parameters]:
         remedy = "change weights by their gradients only: what is written beside them has no noise"
-        raise PrivacyError(
-            "writes to its weights in a step",
-            field="model",
-            value="a trained weight",
-            remedy=remedy,
-        )
+        raise PrivacyError("writes to its weights in a step", "model", "a trained weight", remedy)

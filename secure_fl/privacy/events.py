@@ -48,30 +48,16 @@ class Event:
 
     @staticmethod
     def from_dict(values: Mapping[str, object]) -> Event:
-        """The event that `to_dict` wrote.
-
-        Raises:
-            PrivacyError: an unknown kind, a field too many or too few, or a value outside
-                its range.
-        """
+        """What `to_dict` wrote. Raises PrivacyError: an unknown kind, field or range."""
         made = _EVENTS.get(str(values.get("event")))
         if made is None:
-            raise PrivacyError(
-                "unknown kind of event",
-                field="event",
-                value=values.get("event"),
-                remedy=f"one of {sorted(_EVENTS)}",
-            )
+            remedy = f"one of {sorted(_EVENTS)}"
+            raise PrivacyError("unknown kind of event", "event", values.get("event"), remedy)
         given = {field: value for field, value in values.items() if field != "event"}
         expected = {field.name for field in fields(made)}
         if set(given) != expected:
-            odd = sorted(set(given) ^ expected)
-            raise PrivacyError(
-                f"fields of a {made.name} event",
-                field="event",
-                value=odd,
-                remedy=f"give exactly {sorted(expected)}",
-            )
+            problem, remedy = f"fields of a {made.name} event", f"give exactly {sorted(expected)}"
+            raise PrivacyError(problem, "event", sorted(set(given) ^ expected), remedy)
         return made(**given)  # every constructor checks its own values
 
 
@@ -167,28 +153,18 @@ class IntegerEvent(Event):
 
     def __post_init__(self) -> None:
         if self.kind not in ("skellam", "discrete_gaussian"):
-            raise PrivacyError(
-                "unknown integer noise",
-                field="kind",
-                value=self.kind,
-                remedy="skellam or discrete_gaussian",
-            )
+            remedy = "skellam or discrete_gaussian"
+            raise PrivacyError("unknown integer noise", "kind", self.kind, remedy)
         _positive(self, "variance", "l2", "l1", "l2_replace", "l1_replace")
         _whole(self, "parties", "dimension", "releases")
         _number(self, "tv_per_draw", least=0.0, most=1.0)
         for shorter, longer in (("l2", "l1"), ("l2_replace", "l1_replace")):
             if getattr(self, longer) < getattr(self, shorter):
-                raise PrivacyError(
-                    f"below {shorter}",
-                    field=longer,
-                    value=getattr(self, longer),
-                    remedy="no 1-norm is below its 2-norm",
-                )
+                remedy = "no 1-norm is below its 2-norm"
+                raise PrivacyError(f"below {shorter}", longer, getattr(self, longer), remedy)
 
     def own_share(self) -> IntegerEvent:
-        """What protects against somebody who sees this client's upload by itself: its own share of
-        the noise and nothing else.
-        """
+        """What protects from whoever sees this client's upload alone: its own noise share."""
         return replace(self, variance=self.variance / self.parties, parties=1)
 
 
@@ -223,45 +199,29 @@ class PureEvent(Event):
         _whole(self, "releases")
         if not isinstance(self.bounded_range, bool):
             raise PrivacyError(
-                "not a truth value",
-                field="bounded_range",
-                value=self.bounded_range,
-                remedy="true or false",
+                "not a truth value", "bounded_range", self.bounded_range, "true or false"
             )
 
 
-_EVENTS: dict[str, type[Event]] = {
-    made.name: made for made in (GaussianEvent, IntegerEvent, PureEvent)
-}
+_KINDS: tuple[type[Event], ...] = (GaussianEvent, IntegerEvent, PureEvent)
+_EVENTS = {made.name: made for made in _KINDS}
 
 
 def _positive(event: Event, *names: str, most: float = math.inf) -> None:
     for name in names:
         _number(event, name, most=most)
         if getattr(event, name) == 0:
-            raise PrivacyError(
-                "must be above zero",
-                field=name,
-                value=0,
-                remedy="a mechanism without noise or without reach is no release",
-            )
+            remedy = "a mechanism without noise or without reach is no release"
+            raise PrivacyError("must be above zero", name, 0, remedy)
 
 
 def _number(event: Event, name: str, *, least: float = 0.0, most: float = math.inf) -> None:
     """Check a real field and store it as a float, so that 1 and 1.0 are the same event."""
     value = getattr(event, name)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or not least <= float(value) <= most
-    ):
-        raise PrivacyError(
-            "not a number in its range",
-            field=name,
-            value=value,
-            remedy=f"a finite number in [{least:g}, {most:g}]",
-        )
+    real = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    if not real or not least <= float(value) <= most:
+        remedy = f"a finite number in [{least:g}, {most:g}]"
+        raise PrivacyError("not a number in its range", name, value, remedy)
     object.__setattr__(event, name, float(value))
 
 
@@ -269,7 +229,5 @@ def _whole(event: Event, *names: str) -> None:
     for name in names:
         value = getattr(event, name)
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise PrivacyError(
-                "not a count", field=name, value=value, remedy="a whole number of at least 1"
-            )
+            raise PrivacyError("not a count", name, value, "a whole number of at least 1")
         object.__setattr__(event, name, int(value))

@@ -84,9 +84,8 @@ def sampled_gaussian_curve(noise: float, rate: float) -> Curve:
     """
     if rate == 1:
         return gaussian_curve(noise)
-    return np.array(
-        [_sampled_log_moment(int(order), noise, rate) / (order - 1) for order in ORDERS]
-    )
+    moments = [_sampled_log_moment(int(order), noise, rate) for order in ORDERS]
+    return np.array(moments) / (ORDERS - 1)
 
 
 def _sampled_log_moment(order: int, noise: float, rate: float) -> float:
@@ -94,14 +93,8 @@ def _sampled_log_moment(order: int, noise: float, rate: float) -> float:
 
     k = np.arange(order + 1.0)
     ways = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
-    return float(
-        logsumexp(
-            ways
-            + (order - k) * math.log1p(-rate)
-            + k * math.log(rate)
-            + (k * k - k) / (2 * noise**2)
-        )
-    )
+    chosen = (order - k) * math.log1p(-rate) + k * math.log(rate)
+    return float(logsumexp(ways + chosen + (k * k - k) / (2 * noise**2)))
 
 
 def gaussian_curve(noise: float) -> Curve:
@@ -116,9 +109,8 @@ def pure_curve(epsilon: float, *, bounded_range: bool) -> Curve:
     Source of the second: Cesar and Rogers, "Bounding, concentrating, and truncating" (2021),
     lemma 3.4.
     """
-    grow = ORDERS * epsilon - np.logaddexp(
-        0, epsilon
-    )  # log of p^α (1−p)^(1−α), with p = e^ε/(1+e^ε)
+    # log of p^α (1−p)^(1−α), with p = e^ε/(1+e^ε)
+    grow = ORDERS * epsilon - np.logaddexp(0, epsilon)
     shrink = (1 - ORDERS) * epsilon - np.logaddexp(0, epsilon)
     worst: Curve = np.minimum(np.logaddexp(grow, shrink) / (ORDERS - 1), epsilon)
     return np.minimum(worst, ORDERS * epsilon**2 / 8) if bounded_range else worst

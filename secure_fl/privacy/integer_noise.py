@@ -67,11 +67,7 @@ class TabulatedNoise:
     tv_per_draw: float = TOTAL_VARIATION
 
     def sample(self, stream: NoiseStream, count: int) -> NDArray[np.int64]:
-        """`[count]` independent draws, one word each.
-
-        Raises:
-            PrivacyError: `count` is negative.
-        """
+        """`[count]` independent draws, one word each. Raises PrivacyError: `count` is negative."""
         noise = np.empty(check_count(count), np.int64)
         for part in blocks(count):
             noise[part] = _drawn(self.table, stream.words(part.stop - part.start), stream)
@@ -120,9 +116,7 @@ def _gaussian_table(deviation: Fraction) -> AliasTable:
 
 
 def _drawn(table: AliasTable, words: NDArray[np.uint64], stream: NoiseStream) -> NDArray[np.int64]:
-    """One draw a word, whose bits are, from the lowest: b for the column, one for the sign, 63 − b
-    for the fraction.
-    """
+    """One draw a word; its bits from the lowest: b for the column, 1 sign, 63 − b fraction."""
     columns = len(table.alias)
     bits = np.uint64(columns.bit_length() - 1)
     column = (words & np.uint64(columns - 1)).view(np.int64)
@@ -140,12 +134,8 @@ def _drawn(table: AliasTable, words: NDArray[np.uint64], stream: NoiseStream) ->
 
 def _check_deviation(name: str, value: float, deviation: float) -> None:
     if not SMALLEST_DEVIATION <= deviation <= LARGEST_DEVIATION:
-        raise PrivacyError(
-            "no table is made for a deviation outside [2^-10, 2^16] grid steps",
-            field=name,
-            value=value,
-            remedy="choose a smaller scale (a coarser grid): the deviation in grid steps is the "
-            "scale times that of the noise"
-            if deviation > LARGEST_DEVIATION
-            else "choose a larger scale (a finer grid), or more noise",
-        )
+        problem = "no table is made for a deviation outside [2^-10, 2^16] grid steps"
+        remedy = "choose a larger scale (a finer grid), or more noise"
+        if deviation > LARGEST_DEVIATION:
+            remedy = "choose a smaller scale (a coarser grid), which the deviation grows with"
+        raise PrivacyError(problem, name, value, remedy)

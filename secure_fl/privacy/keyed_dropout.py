@@ -1,6 +1,4 @@
-"""Dropout whose masks belong to examples: what is dropped of one does not depend on who else
-was drawn.
-"""
+"""Dropout whose masks belong to examples, whoever else was drawn."""
 
 from __future__ import annotations
 
@@ -28,20 +26,13 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
             more in a backward pass, which would take other masks than the forward one.
     """
     number = count(Use.DROPOUT)
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0
-    ]
+    dropouts = (each for each in model.modules() if isinstance(each, nn.modules.dropout._DropoutNd))
+    layers = [layer for layer in dropouts if layer.training and layer.p > 0]
     for layer in layers:
         if type(layer) not in (*_ELEMENTS, *_CHANNELS):
+            problem = "drops in a way that has no masks for each example"
             remedy = "use nn.Dropout, or 1d, 2d and 3d"
-            raise PrivacyError(
-                "drops in a way that has no masks for each example",
-                field="model",
-                value=type(layer).__name__,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", type(layer).__name__, remedy)
     try:
         for layer in layers:
             layer.forward = _masked(layer, draws, number)
@@ -52,9 +43,7 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
 
 
 def row_draws(draws: Draws, units: int, rows_per_unit: int) -> Draws:
-    """From one row of coins for each example, unit by unit, to one for each row of the batch: a
-    unit's rows are its members, view by view.
-    """
+    """From a row of coins for each example to one for each row: members, view by view."""
     members = len(draws) // units
     examples = torch.arange(len(draws)).view(units, members).repeat(1, rows_per_unit // members)
     views = torch.arange(rows_per_unit // members).repeat_interleave(members).repeat(units)
@@ -66,21 +55,13 @@ def _masked(
 ) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         if torch._C._current_graph_task_id() != -1:
+            problem = "would drop others where it is computed again"
             remedy = "keep dropout outside of torch.utils.checkpoint"
-            raise PrivacyError(
-                "would drop others where it is computed again",
-                field="model",
-                value=type(layer).__name__,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", type(layer).__name__, remedy)
         if len(x) != len(draws):
+            problem = "rows cannot be told apart in dropout"
             remedy = "keep the batch as the first axis of what dropout takes"
-            raise PrivacyError(
-                "rows cannot be told apart in dropout",
-                field="model",
-                value=("N", *x.shape[1:]),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", ("N", *x.shape[1:]), remedy)
         shape = x.shape[1:] if type(layer) in _ELEMENTS else (x.shape[1], *[1] * (x.ndim - 2))
         kept = draws.kept(prod(shape), 1 - layer.p, next(number)).view(-1, *shape).to(x.device)
         return x * kept / (1 - layer.p) if layer.p < 1 else torch.zeros_like(x)

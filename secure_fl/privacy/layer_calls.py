@@ -40,26 +40,16 @@ class LayerCall:
     backprops: Tensor | None = field(default=None, repr=False)
 
     def check_inputs(self) -> None:
-        """Refuse inputs that are no longer what the layer saw.
-
-        Raises:
-            PrivacyError: they were changed in place.
-        """
+        """Refuse inputs that were changed in place since. Raises PrivacyError."""
         if self.inputs._version != self.version:
+            problem = "its input was changed in place"
             remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
-            raise PrivacyError(
-                "its input was changed in place",
-                field="model",
-                value=type(self.layer).__name__,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", type(self.layer).__name__, remedy)
 
 
 @contextmanager
 def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
-    """The calls of trainable layers within the context. Edges are taken before a later layer can
-    change the output in place.
-    """
+    """Calls of trainable layers; edges are taken before a later layer changes the output."""
     calls: list[LayerCall] = []
 
     def record(
@@ -69,17 +59,11 @@ def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
         check_rows_stay_apart(rows, inputs, output)
         if output.requires_grad:
             source = get_gradient_edge(inputs) if inputs.requires_grad else None
-            calls.append(
-                LayerCall(
-                    layer, inputs.detach(), inputs._version, source, get_gradient_edge(output)
-                )
-            )
+            version, edge = inputs._version, get_gradient_edge(output)
+            calls.append(LayerCall(layer, inputs.detach(), version, source, edge))
 
-    handles = [
-        layer.register_forward_hook(record, with_kwargs=True)
-        for layer in model.modules()
-        if _trainable(layer)
-    ]
+    trainable = (layer for layer in model.modules() if _trainable(layer))
+    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in trainable]
     try:
         yield calls
     finally:
@@ -91,42 +75,25 @@ def check_only_through_layers(
     model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
 ) -> None:
     """Refuse outputs, or losses, that a trained weight reaches without passing through a call of
-    its layer.
-
-    Raises:
-        PrivacyError: naming the weight.
+    its layer. Raises PrivacyError: naming the weight.
     """
     if (name := weight_beside_layers(model, outputs, calls)) is not None:
+        problem = "is used beside its layer, where its gradient would be missed"
         remedy = "use the layer that holds the weight by calling it, or freeze the weight"
-        raise PrivacyError(
-            "is used beside its layer, where its gradient would be missed",
-            field=f"model.{name}",
-            value="a trained weight",
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, f"model.{name}", "a trained weight", remedy)
 
 
 def weight_beside_layers(
     model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
 ) -> str | None:
-    """The name of a trained weight that reaches the outputs other than through the calls; None
-    where there is none.
-    """
-    names = {
-        id(parameter): name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    """A trained weight that reaches the outputs beside the calls; None for none."""
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     sources: Mapping[tuple[Node, int], GradientEdge | None] = {
         (call.edge.node, call.edge.output_nr): call.source for call in calls
     }
     seen = set[Node]()
-    left: list[tuple[Node, int]] = [
-        (edge.node, edge.output_nr)
-        for part in outputs
-        if part.requires_grad
-        for edge in (get_gradient_edge(part),)
-    ]
+    ends = [get_gradient_edge(part) for part in outputs if part.requires_grad]
+    left: list[tuple[Node, int]] = [(edge.node, edge.output_nr) for edge in ends]
     while left:
         node, number = left.pop()
         if (node, number) in sources:
@@ -141,9 +108,7 @@ def weight_beside_layers(
             return name
         if type(node).__name__ == "CheckpointFunctionBackward":
             return _HIDDEN
-        left += [
-            (following, place) for following, place in node.next_functions if following is not None
-        ]
+        left += [(further, place) for further, place in node.next_functions if further is not None]
     return None
 
 

@@ -40,9 +40,7 @@ _FORMAT = 2
 _LARGEST = 1 << 32
 _REMEDY = "restore the file the run wrote"
 _TOLERANCE = 1e-3
-"""Relative difference between a stated and a recomputed ε that rounding and other library versions
-may cause.
-"""
+"""Of ε, relative: rounding and other library versions may cause so much."""
 
 Charges = tuple[Charge, ...]
 
@@ -94,9 +92,7 @@ class PrivacyLedger:
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget
         self._releases: dict[str, Release] = {}
-        self._chain = Chain(
-            {"ledger": _FORMAT, "budget": None if budget is None else asdict(budget)}
-        )
+        self._chain = Chain({"ledger": _FORMAT, "budget": budget and asdict(budget)})
         self._stated: tuple[Stated, ...] = ()
 
     @property
@@ -110,9 +106,7 @@ class PrivacyLedger:
         return self._chain.mark
 
     def lost(self, marks: Iterable[tuple[str, Mark]]) -> list[str]:
-        """What shows that it no longer begins with everything that it held when these marks were
-        taken; each comes with where it was found.
-        """
+        """Marks, each with its place, that it no longer begins with everything that they count."""
         return [
             f"has lost releases: {where} counts {mark.length} that it does not begin with"
             for where, mark in marks
@@ -120,11 +114,8 @@ class PrivacyLedger:
         ]
 
     def record(self, release: Release) -> None:
-        """Add a release; the same key with the same content is the same release and is not
-        charged again.
-
-        Raises:
-            PrivacyError: the key is known with other content.
+        """Add a release; the same key with the same content is the same release and is not charged
+        again. Raises PrivacyError: the key is known with other content.
         """
         self._check_known(release)
         if release.key not in self._releases:
@@ -133,11 +124,7 @@ class PrivacyLedger:
 
     def subjects(self, unit: PrivacyUnit) -> tuple[int, ...]:
         """Clients with a release that touches `unit`."""
-        touching = (
-            release
-            for release in self._releases.values()
-            if unit in (release.unit, release.also_protects)
-        )
+        touching = (each for each in self._releases.values() if each.touches(unit))
         return tuple(sorted({subject for release in touching for subject in release.subjects}))
 
     def histories(
@@ -151,21 +138,14 @@ class PrivacyLedger:
         """
         known = {**{release.key: release for release in also}, **self._releases}
         by_history = _by_history(known.values(), unit, subject, adjacency)
-        own = merged(by_history.pop(None, ()))
-        return tuple(
-            dict.fromkeys(merged([*own, *charges]) for charges in by_history.values())
-        ) or (own,)
+        own = by_history.pop(None, [])
+        return _merged([*own, *charges] for charges in by_history.values()) or (merged(own),)
 
     def brought(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> tuple[Charges, ...]:
-        """What a subject may have brought along from an earlier run, without this run's releases;
-        one empty history where there was none.
-        """
+        """What a subject may have brought from an earlier run; one empty history for nothing."""
         by_history = _by_history(self._releases.values(), unit, subject, adjacency)
-        return tuple(
-            dict.fromkeys(
-                merged(charges) for number, charges in by_history.items() if number is not None
-            )
-        ) or ((),)
+        by_history.pop(None, None)
+        return _merged(by_history.values()) or ((),)
 
     def spent(
         self,
@@ -177,30 +157,17 @@ class PrivacyLedger:
         fine: bool = True,
     ) -> float:
         """ε of one client (client level), or of any one of its examples."""
-        return max(
-            epsilon_of(charges, delta, fine=fine)
-            for charges in self.histories(unit, subject, adjacency)
-        )
+        return _costliest(self.histories(unit, subject, adjacency), delta, fine=fine)
 
     def table(self, budget: Budget, *, fine: bool = True) -> tuple[Stated, ...]:
-        """ε of every subject at the budget's δ, unit and adjacency; subjects with equal releases
-        are computed once.
-        """
-        found: dict[tuple[Charges, ...], float] = {}
-        rows = []
-        for subject in self.subjects(budget.unit):
-            histories = self.histories(budget.unit, subject, budget.adjacency)
-            if histories not in found:
-                found[histories] = max(
-                    epsilon_of(charges, budget.delta, fine=fine) for charges in histories
-                )
-            rows.append(Stated(subject, found[histories]))
-        return tuple(rows)
+        """ε of every subject at the budget; subjects with equal releases are computed once."""
+        subjects = self.subjects(budget.unit)
+        pay = {each: self.histories(budget.unit, each, budget.adjacency) for each in subjects}
+        found = {each: _costliest(each, budget.delta, fine=fine) for each in set(pay.values())}
+        return tuple(Stated(each, found[histories]) for each, histories in pay.items())
 
     def maximum(self, budget: Budget, *, fine: bool = True) -> float:
-        """The largest ε of any subject: the federation's. ε of different subjects is never added,
-        their data being different.
-        """
+        """The largest ε of any subject: the federation's; subjects' ε are never added."""
         return max((row.epsilon for row in self.table(budget, fine=fine)), default=0.0)
 
     def would_exceed(self, releases: Sequence[Release], budget: Budget | None = None) -> None:
@@ -213,12 +180,8 @@ class PrivacyLedger:
         """
         budget = budget or self.budget
         if budget is None:
-            raise PrivacyError(
-                "there is none",
-                field="budget",
-                value=None,
-                remedy="pass one, or make the ledger with one",
-            )
+            remedy = "pass one, or make the ledger with one"
+            raise PrivacyError("there is none", "budget", None, remedy)
         for release in releases:
             self._check_known(release)
         fits: set[Charges] = set()
@@ -228,10 +191,9 @@ class PrivacyLedger:
                     raise PrivacyError(
                         f"client {subject} would pass ε = {budget.epsilon:g} at δ = "
                         f"{budget.delta:g} ({budget.unit}, {budget.adjacency})",
-                        field="privacy.epsilon",
-                        value=round(epsilon_of(charges, budget.delta), 4),
-                        remedy="stop here, train fewer rounds, or plan "
-                        "the next run with more noise",
+                        "privacy.epsilon",
+                        round(epsilon_of(charges, budget.delta), 4),
+                        "stop here, train fewer rounds, or plan the next run with more noise",
                     )
                 fits.add(charges)
 
@@ -249,86 +211,52 @@ class PrivacyLedger:
         stated = self.table(self.budget, fine=False) if state and self.budget is not None else ()
         content: dict[str, object] = {
             "format": _FORMAT,
-            "budget": None if self.budget is None else asdict(self.budget),
+            "budget": self.budget and asdict(self.budget),
             "releases": [
                 {**entry.to_dict(), "hash": self._chain.hash_of(number)}
                 for number, entry in enumerate(self._releases.values())
             ],
             "mark": asdict(self.mark),
             "stated": [
-                {
-                    "subject": row.subject,
-                    "epsilon": row.epsilon if math.isfinite(row.epsilon) else "inf",
-                }
+                {**asdict(row), **({} if math.isfinite(row.epsilon) else {"epsilon": "inf"})}
                 for row in stated
             ],
             "claims": [dict(claim) for claim in claims],
         }
-        write_atomically(
-            path,
-            json.dumps(
-                {**content, "digest": digest(content)}, indent=1, sort_keys=True, allow_nan=False
-            ),
-        )
+        content["digest"] = digest(content)
+        write_atomically(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> PrivacyLedger:
-        """The ledger that `save` wrote.
-
-        Raises:
-            PrivacyError: missing, damaged, edited, or of another format.
-        """
+        """What `save` wrote. Raises PrivacyError: missing, damaged, edited or another format."""
         try:
             data = read_bytes(path, most=_LARGEST)
         except FileError as missing:
-            raise PrivacyError(
-                missing.problem, field="ledger", value=path.name, remedy=_REMEDY
-            ) from None
-        content = parse_json(
-            data,
-            dict[str, Any],
-            field="ledger",
-            value=path.name,
-            remedy=_REMEDY,
-            error=PrivacyError,
-        )
+            raise PrivacyError(missing.problem, "ledger", path.name, _REMEDY) from None
+        told: Any = {"field": "ledger", "value": path.name, "remedy": _REMEDY}
+        content = parse_json(data, dict[str, Any], **told, error=PrivacyError)
         try:
             if content.get("format") != _FORMAT or content.pop("digest", None) != digest(content):
-                raise PrivacyError(
-                    "changed since it was written", field="ledger", value=path.name, remedy=_REMEDY
-                )
+                raise PrivacyError("changed since it was written", "ledger", path.name, _REMEDY)
             return cls._of(content)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
-            raise PrivacyError(
-                f"cannot be read: {type(problem).__name__}",
-                field="ledger",
-                value=path.name,
-                remedy=_REMEDY,
-            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            problem = f"cannot be read: {type(error).__name__}"
+            raise PrivacyError(problem, "ledger", path.name, _REMEDY) from None
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> PrivacyLedger:
         budget = content["budget"]
         if budget is not None:
-            budget = Budget(
-                budget["epsilon"],
-                budget["delta"],
-                PrivacyUnit(budget["unit"]),
-                Adjacency(budget["adjacency"]),
-            )
+            unit, adjacency = PrivacyUnit(budget["unit"]), Adjacency(budget["adjacency"])
+            budget = Budget(budget["epsilon"], budget["delta"], unit, adjacency)
         ledger, hashes = cls(budget), list[str]()
         for entry in content["releases"]:
             hashes.append(entry.pop("hash"))
             ledger.record(Release.from_dict(entry))
-        if hashes != [
-            ledger._chain.hash_of(number) for number in range(ledger.mark.length)
-        ] or content["mark"] != asdict(ledger.mark):
-            raise PrivacyError(
-                "its releases are not the chain that was recorded",
-                field="ledger",
-                value=len(hashes),
-                remedy=_REMEDY,
-            )
+        chained = [ledger._chain.hash_of(number) for number in range(ledger.mark.length)]
+        if hashes != chained or content["mark"] != asdict(ledger.mark):
+            problem = "its releases are not the chain that was recorded"
+            raise PrivacyError(problem, "ledger", len(hashes), _REMEDY)
         ledger._stated = tuple(
             Stated(int(row["subject"]), float(row["epsilon"])) for row in content["stated"]
         )
@@ -344,30 +272,24 @@ class PrivacyLedger:
         recomputed = self.table(self.budget, fine=False) if self.budget is not None else ()
         problems = self.lost(marks)
         if self._stated:
-            found, stated = (
-                {row.subject: row.epsilon for row in rows} for rows in (recomputed, self._stated)
-            )
+            both = (recomputed, self._stated)
+            found, stated = ({row.subject: row.epsilon for row in rows} for rows in both)
             for subject in sorted(found.keys() | stated.keys()):
                 ours, theirs = found.get(subject, 0.0), stated.get(subject, 0.0)
                 if not math.isclose(ours, theirs, rel_tol=_TOLERANCE, abs_tol=1e-9):
                     problems.append(
                         f"client {subject}: ε stated as {theirs:.4f}, recomputed {ours:.4f}"
                     )
-        if self.budget is not None:
-            over = [
-                row.subject
-                for row in recomputed
-                if row.epsilon > self.budget.epsilon and not self._fits(row.subject, self.budget)
-            ]
-            problems += [
-                f"client {subject}: the budget ε = {self.budget.epsilon:g} is passed"
-                for subject in over
-            ]
-        by_basis = {
-            basis: tuple(release.key for release in self.releases if release.basis == basis)
+        for row in recomputed if self.budget is not None else ():
+            assert self.budget is not None
+            limit = self.budget.epsilon
+            if row.epsilon > limit and not self._fits(row.subject, self.budget):
+                problems.append(f"client {row.subject}: the budget ε = {limit:g} is passed")
+        declared, derived = (
+            tuple(release.key for release in self.releases if release.basis == basis)
             for basis in ("declared", "derived")
-        }
-        return Verification(tuple(problems), recomputed, by_basis["declared"], by_basis["derived"])
+        )
+        return Verification(tuple(problems), recomputed, declared, derived)
 
     def _fits(self, subject: int, budget: Budget) -> bool:
         histories = self.histories(budget.unit, subject, budget.adjacency)
@@ -375,12 +297,17 @@ class PrivacyLedger:
 
     def _check_known(self, release: Release) -> None:
         if self._releases.get(release.key, release) != release:
-            raise PrivacyError(
-                "known with other content",
-                field="release.key",
-                value=release.key,
-                remedy="give every release a key of its own",
-            )
+            remedy = "give every release a key of its own"
+            raise PrivacyError("known with other content", "release.key", release.key, remedy)
+
+
+def _merged(histories: Iterable[Iterable[Charge]]) -> tuple[Charges, ...]:
+    """Histories, each merged, equal ones once."""
+    return tuple(dict.fromkeys(map(merged, histories)))
+
+
+def _costliest(histories: Iterable[Charges], delta: float, *, fine: bool) -> float:
+    return max(epsilon_of(charges, delta, fine=fine) for charges in histories)
 
 
 def _by_history(

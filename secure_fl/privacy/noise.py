@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from math import isfinite, prod
@@ -44,41 +45,29 @@ _KEY_BYTES, _WORD_BYTES = 32, 8
 _ZEROS = bytes(1 << 16)
 """What the cipher encrypts, piece by piece: CTR's keystream is the encryption of zeros."""
 BLOCK = 1 << 15
-"""Words that are turned into draws at a time: 256 KiB, so that temporaries stay in cache and calls
-cost little.
-"""
+"""Words turned into draws at a time: 256 KiB, so that temporaries stay in cache."""
 
 
 class _OneProcess:
-    """Neither copied, pickled nor carried into a forked process: any of these would draw the same
-    noise twice.
-    """
+    """Neither copied, pickled nor forked: any of these would draw the same noise twice."""
 
     __slots__ = ("_process", "private")
 
     def __init__(self, private: bool) -> None:
         self._process = os.getpid()
         self.private = private
-        """Whether the key came from the operating system; False for everything that
-        `NoiseSource.for_tests` made.
-        """
+        """Whether the key is the operating system's; False for `NoiseSource.for_tests`."""
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
-            raise PrivacyError(
-                "made before a fork, it would repeat the parent's noise",
-                field=type(self).__name__,
-                value="used in a forked process",
-                remedy="call NoiseSource.fresh() inside each worker process",
-            )
+            problem = "made before a fork, it would repeat the parent's noise"
+            remedy = "call NoiseSource.fresh() inside each worker process"
+            raise PrivacyError(problem, type(self).__name__, "used in a forked process", remedy)
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise PrivacyError(
-            "a copy would draw the same noise twice",
-            field=type(self).__name__,
-            value="copied or pickled",
-            remedy="hand on the object itself, or call NoiseSource.fresh() where it is needed",
-        )
+        problem = "a copy would draw the same noise twice"
+        remedy = "hand on the object itself, or call NoiseSource.fresh() where it is needed"
+        raise PrivacyError(problem, type(self).__name__, "copied or pickled", remedy)
 
     __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refuse
 
@@ -108,9 +97,7 @@ class NoiseSource(_OneProcess):
 
     @classmethod
     def for_tests(cls, seed: int) -> NoiseSource:
-        """A repeatable source for tests. NOT PRIVATE: whoever knows the seed can subtract the
-        noise. Its `private` is False.
-        """
+        """A repeatable source for tests, `private` False: who knows the seed knows the noise."""
         source = cls()
         source.private = False
         source._key = hashlib.sha256(b"secure_fl noise for tests %d" % seed).digest()
@@ -129,12 +116,9 @@ class NoiseSource(_OneProcess):
         info = _info(index(client), index(round), purpose)
         with self._lock:
             if info in self._taken:
-                raise PrivacyError(
-                    "the stream was already taken: its noise would repeat",
-                    field="stream",
-                    value=(client, round, purpose),
-                    remedy="keep the stream, or give the second use a purpose of its own",
-                )
+                problem = "the stream was already taken: its noise would repeat"
+                remedy = "keep the stream, or give the second use a purpose of its own"
+                raise PrivacyError(problem, "stream", (client, round, purpose), remedy)
             self._taken.add(info)
         return NoiseStream(
             HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key), private=self.private
@@ -142,9 +126,7 @@ class NoiseSource(_OneProcess):
 
 
 class NoiseStream(_OneProcess):
-    """Consecutive draws from one keystream; no part of it is used twice. Belongs to one thread;
-    made by `NoiseSource.stream`.
-    """
+    """Draws from one keystream, no part of it twice, for one thread; see `NoiseSource.stream`."""
 
     __slots__ = ("_cipher",)
 
@@ -154,9 +136,7 @@ class NoiseStream(_OneProcess):
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """`[count]` uniform 64-bit words: the keystream's next 8 · count bytes, little-endian.
-
-        Raises:
-            PrivacyError: `count` is negative, or this is a forked process.
+        Raises PrivacyError: `count` is negative, or this is a forked process.
         """
         self._check_process()
         text = bytearray(_WORD_BYTES * check_count(count))
@@ -193,12 +173,8 @@ class NoiseStream(_OneProcess):
             PrivacyError: `deviation` is not positive and finite, or a size is negative.
         """
         if not (isfinite(deviation) and deviation > 0):
-            raise _refused(
-                "deviation",
-                deviation,
-                "must be a finite number above 0",
-                "pass the noise's standard deviation",
-            )
+            problem, remedy = "not a finite number above 0", "pass the noise's standard deviation"
+            raise PrivacyError(problem, "deviation", deviation, remedy)
         for size in shape:
             check_count(size)
         noise = torch.empty(prod(shape), dtype=torch.float32)
@@ -217,15 +193,11 @@ class NoiseStream(_OneProcess):
 
     def coins(self, count: int, probability: float) -> Tensor:
         """Bool `[count]`, each True with `probability` rounded down to a multiple of 2^-64 (0 and 1
-        are exact).
-
-        Raises:
-            PrivacyError: `probability` is not within [0, 1].
+        are exact). Raises PrivacyError: `probability` is not within [0, 1].
         """
         if not 0 <= probability <= 1:
-            raise _refused(
-                "probability", probability, "must lie within [0, 1]", "pass a probability"
-            )
+            remedy = "pass a probability"
+            raise PrivacyError("must lie within [0, 1]", "probability", probability, remedy)
         words = self.words(count)
         if probability == 1:
             return torch.ones(count, dtype=torch.bool)
@@ -254,26 +226,17 @@ def blocks(count: int) -> Iterator[slice]:
 def check_count(count: int) -> int:
     """`count`, which must not be negative."""
     if count < 0:
-        raise _refused("count", count, "must not be negative", "ask for 0 or more draws")
+        raise PrivacyError("must not be negative", "count", count, "ask for 0 or more draws")
     return count
 
 
 def _info(client: int, round_: int, purpose: str) -> bytes:
     """The triple as bytes, no two alike: numbers have a fixed width, and the text comes last."""
     try:
-        return (
-            _DOMAIN
-            + client.to_bytes(8, "big", signed=True)
-            + round_.to_bytes(8, "big", signed=True)
-            + purpose.encode()
-        )
-    except OverflowError:
-        raise _refused(
-            "stream",
-            (client, round_),
-            "client and round must fit 64 bits",
-            "number clients and rounds from 0",
-        ) from None
+        return _DOMAIN + struct.pack(">qq", client, round_) + purpose.encode()
+    except struct.error:
+        problem, remedy = "client and round must fit 64 bits", "number clients and rounds from 0"
+        raise PrivacyError(problem, "stream", (client, round_), remedy) from None
 
 
 def _unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -281,7 +244,3 @@ def _unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     five times as fast as unsigned ones.
     """
     return ((words >> np.uint64(1)).view(np.int64).astype(np.float64) + 0.5) * 2.0**-63
-
-
-def _refused(field: str, value: object, problem: str, remedy: str) -> PrivacyError:
-    return PrivacyError(problem, field=field, value=value, remedy=remedy)

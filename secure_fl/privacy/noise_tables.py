@@ -11,6 +11,7 @@ the alias table is exact. In all less than `TOTAL_VARIATION` = 2^-99. Holds for 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
@@ -24,9 +25,7 @@ TOTAL_VARIATION = 2.0**-99
 BITS = 127
 """Two 64-bit words less the bit of the sign: what a draw can spend on a magnitude."""
 _CUT = 101.5 * log(2)
-"""The mass above K is at most exp(-_CUT): 2^-101 a side, and half a bit for the bound's own
-float arithmetic.
-"""
+"""The mass above K is at most exp(-_CUT): 2^-101 a side, and half a bit for rounding."""
 _POINT = 192
 """Bits after the binary point of a weight."""
 _DIGITS = 90
@@ -91,9 +90,7 @@ def gaussian_weights(variance: Fraction) -> list[int]:
 
 
 def masses(weights: list[int]) -> list[int]:
-    """The law of |X| in units of 2^-127, which sum to exactly 2^127: rounded down, and what is left
-    over goes to 0.
-    """
+    """|X|'s law in units of 2^-127, sum 2^127: rounded down, what is left over goes to 0."""
     total = 2 * sum(weights) - weights[0]
     rounded = [0, *((weight << (BITS + 1)) // total for weight in weights[1:])]
     rounded[0] = (1 << BITS) - sum(rounded)
@@ -121,18 +118,13 @@ def alias_table(parts: list[int]) -> AliasTable:
             rich.pop()
             if own[giver] < full:
                 poor.append(giver)
-    high, low = (mass >> 64 for mass in own), (mass & (2**64 - 1) for mass in own)
-    return AliasTable(
-        np.fromiter(high, np.uint64, len(own)),
-        np.fromiter(low, np.uint64, len(own)),
-        np.array(alias),
-    )
+    high = np.array([mass >> 64 for mass in own], np.uint64)
+    low = np.array([mass & (2**64 - 1) for mass in own], np.uint64)
+    return AliasTable(high, low, np.array(alias))
 
 
 def _skellam_rate(mu: float) -> Callable[[int], float]:
-    """k ↦ Chernoff's exponent: P(X ≥ k) ≤ exp(-rate), from E e^(tX) = exp(μ (cosh t − 1)) at sinh
-    t = k/μ.
-    """
+    """k ↦ Chernoff's exponent: P(X ≥ k) ≤ exp(-rate), by sinh t = k/μ."""
 
     def rate(k: int) -> float:
         sinh = k / mu
@@ -146,8 +138,4 @@ def _first(rate: Callable[[int], float], bound: float) -> int:
     high = 1
     while rate(high) < bound:
         high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if rate(middle) >= bound else (middle, high)
-    return high
+    return bisect_left(range(high), bound, lo=high // 2, key=rate)

@@ -29,11 +29,7 @@ def count_noise_for(minimum: int, accepted: float = 0.05) -> float:
         PrivacyError: no noise does it: the minimum is below 2, or a half or more is accepted.
     """
     if minimum < 2 or not 0 < accepted < 0.5:
+        problem = "no count noise keeps a pool of one member closed"
         remedy = "minimum of 2 or more and a probability below a half, or set count_noise yourself"
-        raise PrivacyError(
-            "no count noise keeps a pool of one member closed",
-            field="minimum",
-            value=minimum,
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "minimum", minimum, remedy)
     return (minimum - 1) / -NormalDist().inv_cdf(accepted)

@@ -58,12 +58,10 @@ from secure_fl_kernels.reference import normalize
 GRID = 2**20
 """Steps in a length of 1. Shrinking toward the grid costs at most a millionth a coordinate."""
 _INSIDE = GRID * (1 - 2.0**-30)
-"""A unit vector's length before it is cut to the grid: rounding in float64 cannot take it
-past `GRID`.
-"""
+"""A unit vector's length before it is cut: rounding cannot take it past `GRID`."""
 
 
-_PLAIN, _CODE, _CODES_TRIED = 0.35, 3, 200
+_PLAIN, _CODE, _TRIED = 0.35, 3, 200
 """Of a label's code: its first coordinate, the same for all labels; how many others there are at
 most; draws of which the best spread is taken.
 """
@@ -105,32 +103,21 @@ class PrivateSketch:
         classes: int = 0,
         dimensions: int | None = None,
     ) -> Self:
-        """The sketch whose two releases together cost exactly (ε, δ): the Gaussian mechanism's
-        closed form.
-        """
+        """The sketch whose two releases cost exactly (ε, δ), by the Gaussian's closed form."""
         noise = noise_for(epsilon, delta, adjacency, sampling_rate=1, steps=1)
         return cls(noise, features, seed, classes, dimensions)
 
     def __post_init__(self) -> None:
+        noise, wide = self.noise_multiplier, self.dimensions is None or self.dimensions >= 1
         for holds, name, remedy in (
-            (
-                0 < self.noise_multiplier < inf,
-                "noise_multiplier",
-                "a finite positive number, for example 4.0",
-            ),
+            (0 < noise < inf, "noise_multiplier", "a finite positive number, for example 4.0"),
             (self.features >= 1, "features", "the length of an example's vector"),
             (self.classes >= 0, "classes", "0 for a sketch without labels"),
-            (
-                self.dimensions is None or self.dimensions >= 1,
-                "dimensions",
-                "1 or more, for example 16",
-            ),
+            (wide, "dimensions", "1 or more, for example 16"),
             (0 <= self.centring < 1, "centring", "within [0, 1), for example 0.2"),
         ):
             if not holds:
-                raise PrivacyError(
-                    "out of range", field=name, value=getattr(self, name), remedy=remedy
-                )
+                raise PrivacyError("out of range", name, getattr(self, name), remedy)
 
     @property
     def part(self) -> int:
@@ -155,38 +142,27 @@ class PrivateSketch:
             spread = torch.eye(self.classes, dtype=torch.float64)
         else:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "codes"))
-            drawn = (
-                normalize(
-                    torch.randn(self.classes, _CODE, generator=generator, dtype=torch.float64)
-                )
-                for _ in range(_CODES_TRIED)
-            )
+            shape, kind = (self.classes, _CODE), torch.float64
+            draws = (torch.randn(shape, generator=generator, dtype=kind) for _ in range(_TRIED))
+            drawn = map(normalize, draws)
             spread = min(drawn, key=lambda codes: float((codes @ codes.T).fill_diagonal_(-1).max()))
         shared = torch.full((self.classes, 1), _PLAIN, dtype=torch.float64)
         return torch.cat([shared, sqrt(1 - _PLAIN**2) * spread], dim=1)
 
     @cached_property
     def projection(self) -> Tensor:
-        """Public orthonormal rows, float64 `[part, features]`; the identity when nothing is
-        left out.
-        """
+        """Public orthonormal rows, float64 `[part, features]`; the identity for all features."""
         if self.part == self.features:
             return torch.eye(self.features, dtype=torch.float64)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "projection"))
-        basis: Tensor = torch.linalg.qr(
-            torch.randn(self.features, self.part, generator=generator, dtype=torch.float64)
-        ).Q
+        drawn = torch.randn(self.features, self.part, generator=generator, dtype=torch.float64)
+        basis: Tensor = torch.linalg.qr(drawn).Q
         return basis.T
 
     def events(self) -> tuple[GaussianEvent, ...]:
         """What the releases cost, in order: the centre (unless left out), the sketch."""
         shares = [share for share in (self.centring, 1 - self.centring) if share > 0]
-        return tuple(
-            GaussianEvent(
-                noise_multiplier=self.noise_multiplier / sqrt(share), sampling_rate=1.0, steps=1
-            )
-            for share in shares
-        )
+        return tuple(GaussianEvent(self.noise_multiplier / sqrt(share), 1.0, 1) for share in shares)
 
     def release_mean(self, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
         """The client's share of the centre: noised mean of its examples `[N, F]` at unit length,
@@ -204,12 +180,9 @@ class PrivateSketch:
             PrivacyError: the centring is off, or the shape or size does not fit.
         """
         if not self.centring:
-            raise PrivacyError(
-                "this release is not in the budget",
-                field="centring",
-                value=self.centring,
-                remedy="set centring above 0, or skip it",
-            )
+            problem = "this release is not in the budget"
+            remedy = "set centring above 0, or skip it"
+            raise PrivacyError(problem, "centring", self.centring, remedy)
         self._check(features, size)
         return _released(on_grid(features), size, self.events()[0].noise_multiplier, stream)
 
@@ -242,9 +215,7 @@ class PrivateSketch:
     def contributions(
         self, features: Tensor, labels: Tensor | None, centre: Tensor | None
     ) -> Tensor:
-        """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at
-        most and from its own row only.
-        """
+        """Each example's part of the sum, int64 `[N, width]`, of length `GRID` at most."""
         unit = normalize(_finite(features))
         rows = normalize((unit if centre is None else unit - centre.double()) @ self.projection.T)
         rows[unit.square().sum(1) == 0] = 0
@@ -259,37 +230,23 @@ class PrivateSketch:
         if (centre is None) == bool(self.centring) or (
             centre is not None and centre.shape != (self.features,)
         ):
-            found = None if centre is None else tuple(centre.shape)
+            problem = "not the released mean"
+            remedy = f"pass [{self.features}], or None with centring = 0"
             raise PrivacyError(
-                "not the released mean",
-                field="centre",
-                value=found,
-                remedy=f"pass [{self.features}], or None with centring = 0",
+                problem, "centre", None if centre is None else tuple(centre.shape), remedy
             )
         if (labels is None) == bool(self.classes) or (
             labels is not None and labels.shape != features.shape[:1]
         ):
-            raise PrivacyError(
-                "not a label an example",
-                field="labels",
-                value="not shown",
-                remedy="pass int64 [N] where classes > 0, else None",
-            )
+            remedy = "pass int64 [N] where classes > 0, else None"
+            raise PrivacyError("not a label an example", "labels", "not shown", remedy)
 
     def _check(self, features: Tensor, size: int) -> None:
-        if (
-            features.ndim != 2
-            or features.shape[1] != self.features
-            or len(features) > size
-            or size < 1
-        ):
+        fits = features.ndim == 2 and features.shape[1] == self.features
+        if not fits or len(features) > size or size < 1:
+            problem = "not the client's examples"
             remedy = f"pass [N, {self.features}] and the public number of examples, at least N"
-            raise PrivacyError(
-                "not the client's examples",
-                field="features",
-                value=("N", *features.shape[1:]),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "features", ("N", *features.shape[1:]), remedy)
 
 
 def on_grid(rows: Tensor) -> Tensor:
@@ -310,12 +267,9 @@ def _finite(rows: Tensor) -> Tensor:
 def _released(
     contributions: Tensor, size: int, noise_multiplier: float, stream: NoiseStream
 ) -> Tensor:
-    """Exact integer sum, plus rounded normal deviates by the inverse of their distribution, over
-    the public size.
-    """
+    """Exact integer sum and rounded normal deviates, over the public size."""
     total = contributions.sum(0)
-    deviates = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total)))) * (
-        noise_multiplier * GRID
-    )
-    released: Tensor = (total + deviates.round().long()).double() / (GRID * size)
+    normal = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total))))
+    deviates = (normal * (noise_multiplier * GRID)).round().long()
+    released: Tensor = (total + deviates).double() / (GRID * size)
     return released

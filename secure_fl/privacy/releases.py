@@ -1,6 +1,4 @@
-"""What a ledger holds, one entry at a time: a release with the event that says what it costs, and
-the budget it is held against.
-"""
+"""What a ledger holds: releases with the events that cost, and the budget for them."""
 
 from __future__ import annotations
 
@@ -38,19 +36,11 @@ class Budget:
     def __post_init__(self) -> None:
         check_claimable(self.unit, self.adjacency)
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise PrivacyError(
-                "not a finite ε",
-                field="budget.epsilon",
-                value=self.epsilon,
-                remedy="a number of at least 0",
-            )
+            remedy = "a number of at least 0"
+            raise PrivacyError("not a finite ε", "budget.epsilon", self.epsilon, remedy)
         if not 0 < self.delta < 1:
-            raise PrivacyError(
-                "not a probability",
-                field="budget.delta",
-                value=self.delta,
-                remedy="a number within (0, 1)",
-            )
+            remedy = "a number within (0, 1)"
+            raise PrivacyError("not a probability", "budget.delta", self.delta, remedy)
 
 
 @dataclass(frozen=True)
@@ -92,14 +82,10 @@ class Release:
     history: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "subjects", tuple(sorted({int(subject) for subject in self.subjects}))
-        )
+        object.__setattr__(self, "subjects", tuple(sorted(set(map(int, self.subjects)))))
         for holds, field, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(
-                    problem, field=f"release.{field}", value=getattr(self, field), remedy=remedy
-                )
+                raise PrivacyError(problem, f"release.{field}", getattr(self, field), remedy)
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         client = self.unit is PrivacyUnit.CLIENT
@@ -128,6 +114,10 @@ class Release:
         ]
         # fmt: on
 
+    def touches(self, unit: PrivacyUnit) -> bool:
+        """Whether it costs this unit something."""
+        return unit in (self.unit, self.also_protects)
+
     def charge(self, unit: PrivacyUnit, adjacency: Adjacency) -> Charge | None:
         """What this costs `unit` under `adjacency`; None when it does not touch that unit.
 
@@ -136,12 +126,9 @@ class Release:
         """
         if unit is self.unit:
             integer_example = unit is PrivacyUnit.EXAMPLE and isinstance(self.event, IntegerEvent)
-            return Charge(
-                self.event,
-                Adjacency.ZERO_OUT
-                if integer_example and adjacency is Adjacency.ADD_REMOVE
-                else adjacency,
-            )
+            if integer_example and adjacency is Adjacency.ADD_REMOVE:
+                adjacency = Adjacency.ZERO_OUT
+            return Charge(self.event, adjacency)
         return Charge(self.event, Adjacency.REPLACE_ONE) if unit is self.also_protects else None
 
     def to_dict(self) -> dict[str, object]:
@@ -152,35 +139,24 @@ class Release:
     def from_dict(cls, values: Mapping[str, Any]) -> Release:
         """The release that `to_dict` wrote."""
         also = values["also_protects"]
-        return cls(
-            **{
-                **values,
-                "unit": PrivacyUnit(values["unit"]),
-                "subjects": tuple(values["subjects"]),
-                "event": Event.from_dict(values["event"]),
-                "also_protects": None if also is None else PrivacyUnit(also),
-            }
-        )
+        read = {
+            "unit": PrivacyUnit(values["unit"]),
+            "subjects": tuple(values["subjects"]),
+            "event": Event.from_dict(values["event"]),
+            "also_protects": None if also is None else PrivacyUnit(also),
+        }
+        return cls(**{**values, **read})
 
 
 def check_claimable(unit: PrivacyUnit, adjacency: Adjacency) -> None:
-    """Refuse to state an ε for a unit under an adjacency that has none.
-
-    Raises:
-        PrivacyError: add-remove for clients, or something else than a unit and an adjacency.
+    """Refuse to state an ε for a unit under an adjacency that has none. Raises PrivacyError:
+    add-remove for clients, or something else than a unit and an adjacency.
     """
     if not isinstance(unit, PrivacyUnit) or not isinstance(adjacency, Adjacency):
         raise PrivacyError(
-            "an ε needs both",
-            field="unit and adjacency",
-            value=(unit, adjacency),
-            remedy="a PrivacyUnit and an Adjacency",
+            "an ε needs both", "unit", (unit, adjacency), "a PrivacyUnit and an Adjacency"
         )
     if unit is PrivacyUnit.CLIENT and adjacency is Adjacency.ADD_REMOVE:
+        problem = "an absent client's noise share is absent too"
         remedy = "claim zero-out on the public roster, or replace-one"
-        raise PrivacyError(
-            "an absent client's noise share is absent too",
-            field="adjacency",
-            value=str(adjacency),
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "adjacency", str(adjacency), remedy)

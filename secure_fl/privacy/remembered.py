@@ -34,52 +34,18 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.row_isolation import HOOKS
 
-_PLAIN = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    bool,
-    type(None),
-    Enum,
-    torch.dtype,
-    torch.device,
-    itertools.count,
-)
-_INSIDE = frozenset(vars(nn.Module())) - {
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-}
-"""Attributes that every module has; parameters, buffers and submodules are read by their
-own names.
-"""
-_CLOSED = frozenset(
-    {
-        "torch",
-        "numpy",
-        "kornia",
-        "builtins",
-        "logging",
-        "threading",
-        "weakref",
-        "typing",
-        "re",
-        "pathlib",
-        "abc",
-    }
-)
+_NUMBERS = (int, float, complex, itertools.count)
+_PLAIN = (*_NUMBERS, str, bytes, type(None), Enum, torch.dtype, torch.device)
+_INSIDE = frozenset(vars(nn.Module())) - set(HOOKS)
+"""Attributes of every module; parameters, buffers, submodules are read by their names."""
+_LIBRARIES = {"torch", "numpy", "kornia", "builtins", "logging", "threading"}
+_CLOSED = frozenset({*_LIBRARIES, "weakref", "typing", "re", "pathlib", "abc"})
 """Packages whose objects are not opened."""
 _OURS = frozenset({"secure_fl", "secure_fl_kernels"})
-_INSTALLED = tuple(
-    f"{path}{os.sep}"
-    for path in {
-        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
-)
+_PATHS = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALLED = tuple({f"{path}{os.sep}" for path in _PATHS})
 """Where packages are: globals of their functions and methods are not read."""
 _NATIVE = (
     types.BuiltinFunctionType,
@@ -114,18 +80,11 @@ def _visit(value: object, path: str, found: dict[str, bytes], seen: dict[int, ob
     while left:
         path, value = left.pop()
         leaf = _leaf(value)
-        found[path] = (
-            type(value).__qualname__.encode()
-            if leaf is None
-            else hashlib.blake2b(leaf, digest_size=16).digest()
-        )
-        parts = (
-            _parts(value)
-            if leaf is None
-            else getattr(value, "__dict__", {}).items()
-            if isinstance(value, Tensor)
-            else ()
-        )
+        if leaf is None:
+            found[path], parts = type(value).__qualname__.encode(), list(_parts(value))
+        else:
+            found[path] = hashlib.blake2b(leaf, digest_size=16).digest()
+            parts = list(vars(value).items()) if isinstance(value, Tensor) else []
         if id(value) not in seen and parts:
             seen[id(value)] = value
             left += reversed([(f"{path}.{name}" if name else path, part) for name, part in parts])
@@ -134,17 +93,13 @@ def _visit(value: object, path: str, found: dict[str, bytes], seen: dict[int, ob
 def _leaf(value: object) -> bytes | None:
     """All that a value without parts is; None for what has parts."""
     if isinstance(value, Tensor):
-        flat = value.detach().to("cpu").contiguous().reshape(-1)
-        return (
-            repr((value.dtype, tuple(value.shape))).encode()
-            + flat.view(torch.uint8).numpy().tobytes()
-        )
+        flat = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+        return repr((value.dtype, tuple(value.shape))).encode() + flat.numpy().tobytes()
     if isinstance(value, _PLAIN):
         return repr(value).encode()
     if isinstance(value, np.ndarray | np.generic):
-        return repr((value.dtype, value.shape)).encode() + (
-            repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
-        )
+        content = repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
+        return repr((value.dtype, value.shape)).encode() + content
     if isinstance(value, torch.Generator):
         return value.get_state().numpy().tobytes()
     if isinstance(value, np.random.Generator):
@@ -156,12 +111,8 @@ def _leaf(value: object) -> bytes | None:
     if isinstance(value, list | tuple | deque | set | frozenset) and all(
         isinstance(item, _PLAIN) for item in value
     ):
-        items = (
-            sorted(map(repr, value))
-            if isinstance(value, set | frozenset)
-            else list(map(repr, value))
-        )
-        return f"{type(value).__name__}{items}".encode()
+        order = sorted if isinstance(value, set | frozenset) else list
+        return f"{type(value).__name__}{order(map(repr, value))}".encode()
     return None
 
 
@@ -175,11 +126,9 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from _module_parts(value)
         yield from _class_parts(value)
     elif isinstance(value, functools.partial):
-        yield from zip(
-            ("", "args", "keywords"), (value.func, value.args, value.keywords), strict=True
-        )
+        yield from (("", value.func), ("args", value.args), ("keywords", value.keywords))
     elif isinstance(value, types.MethodType):
-        yield from zip(("", "self"), (value.__func__, value.__self__), strict=True)
+        yield from (("", value.__func__), ("self", value.__self__))
     elif isinstance(value, types.FunctionType):
         yield from _function_parts(value)
     elif isinstance(value, property | classmethod | staticmethod):
@@ -197,16 +146,12 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 
 
 def _module_parts(module: nn.Module) -> Iterator[tuple[str, object]]:
-    own = {*module._parameters, *module._buffers, *module._modules}
-    yield from itertools.chain(
-        module._parameters.items(), module._buffers.items(), module._modules.items()
-    )
+    own: dict[str, object] = {**module._parameters, **module._buffers, **module._modules}
+    yield from own.items()
     notes = any(_package(kind) == "kornia" for kind in type(module).__mro__)
-    yield from (
-        (name, part)
-        for name, part in vars(module).items()
-        if name not in _INSIDE | own and not (notes and name.startswith("_"))
-    )
+    for name, part in vars(module).items():
+        if name not in _INSIDE | own.keys() and not (notes and name.startswith("_")):
+            yield name, part
 
 
 def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]]:
@@ -215,11 +160,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
     """
     captured = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     yield from ((name, cell.cell_contents) for name, cell in captured if _filled(cell))
-    yield from zip(
-        ("defaults", "keyword defaults"),
-        (function.__defaults__, function.__kwdefaults__),
-        strict=True,
-    )
+    yield from (("defaults", function.__defaults__), ("keyword defaults", function.__kwdefaults__))
     yield from vars(function).items()
     if _callers(function):
         for name, attribute in _globals_read(function.__code__):
@@ -234,16 +175,12 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
 
 @functools.lru_cache(maxsize=4096)
 def _globals_read(code: types.CodeType) -> tuple[tuple[str, str], ...]:
-    """(name, attribute taken of it or "") of every global in a function's code, and in that of
-    functions within it.
-    """
+    """(name, attribute taken of it or "") of globals in a function's code, inner ones too."""
     found, steps = dict[tuple[str, str], None](), list(dis.get_instructions(code))
     for step, following in itertools.pairwise([*steps, steps[-1]]):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
-            found[
-                step.argval,
-                following.argval if following.opname in ("LOAD_ATTR", "LOAD_METHOD") else "",
-            ] = None
+            taken = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
+            found[step.argval, following.argval if taken else ""] = None
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found |= dict.fromkeys(_globals_read(constant))
@@ -252,47 +189,34 @@ def _globals_read(code: types.CodeType) -> tuple[tuple[str, str], ...]:
 
 def _opened(part: object) -> bool:
     """Whether a global is looked into."""
-    return (
-        _callers(part)
-        if isinstance(part, type | types.FunctionType)
-        else not isinstance(part, (types.ModuleType, *_NATIVE))
-    )
+    if isinstance(part, type | types.FunctionType):
+        return _callers(part)
+    return not isinstance(part, (types.ModuleType, *_NATIVE))
 
 
 def _callers(thing: type | types.FunctionType) -> bool:
-    """Whether a class or function is a caller's own: what installed packages keep for themselves
-    is theirs.
-    """
+    """Whether a class or function is a caller's own, and not an installed package's."""
     if _package(thing) in _CLOSED | _OURS:
         return False
-    file = (
-        thing.__code__.co_filename
-        if isinstance(thing, types.FunctionType)
-        else getattr(sys.modules.get(thing.__module__), "__file__", None)
-    )
+    if isinstance(thing, types.FunctionType):
+        file: str | None = thing.__code__.co_filename
+    else:
+        file = getattr(sys.modules.get(thing.__module__), "__file__", None)
     return not (file or "").startswith(_INSTALLED)
 
 
 def _class_parts(value: object) -> Iterator[tuple[str, object]]:
-    """The classes of a caller's object: they may hold a counter of all instances, and their methods
-    read globals.
-    """
-    yield from (
-        (kind.__name__, kind)
-        for kind in type(value).__mro__
-        if _package(kind) not in _CLOSED | _OURS
-    )
+    """Classes of a caller's object: they may count instances, and methods read globals."""
+    for kind in type(value).__mro__:
+        if _package(kind) not in _CLOSED | _OURS:
+            yield kind.__name__, kind
 
 
 def _held_by_class(kind: type) -> Iterator[tuple[str, object]]:
     """Attributes and methods of a caller's class."""
     for name, part in vars(kind).items() if _package(kind) not in _CLOSED | _OURS else ():
-        wanted = (
-            name not in ("__init__", "__new__")
-            if isinstance(part, types.FunctionType)
-            else not name.startswith("__")
-        )
-        if wanted and not isinstance(part, _NATIVE):
+        made = isinstance(part, types.FunctionType) and name not in ("__init__", "__new__")
+        if (made or not name.startswith("__")) and not isinstance(part, _NATIVE):
             yield name, part
 
 
@@ -309,21 +233,11 @@ def _filled(cell: types.CellType) -> bool:
 
 
 def _names(slots: object) -> tuple[str, ...]:
-    if isinstance(slots, str):
-        return (slots,)
-    return (
-        tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
-        if isinstance(slots, tuple | list)
-        else ()
-    )
+    names = (slots,) if isinstance(slots, str) else slots if isinstance(slots, tuple | list) else ()
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def remembers(path: str) -> PrivacyError:
     """The refusal of something that keeps what it sees."""
-    remedy = (
-        "keep nothing between calls: what it holds would reach other examples, or leave the "
-        "client, without noise"
-    )
-    return PrivacyError(
-        "changes with the examples that it sees", field=path, value="its content", remedy=remedy
-    )
+    remedy = "keep nothing between calls: it would reach others, or leave, without noise"
+    return PrivacyError("changes with the examples that it sees", path, "its content", remedy)

@@ -18,24 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from secure_fl.errors import DependencyError, PrivacyError
 
 Rule = Callable[[nn.Module, list[Tensor], Tensor], dict[nn.Parameter, Tensor]]
-"""(layer, inputs, gradient by its output) -> each row's gradient by each parameter,
-`[N, *parameter.shape]`.
-"""
+"""(layer, inputs, output's gradient) -> rows' gradients, each `[N, *parameter.shape]`."""
 
-_LAYERS: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.Embedding,
-)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS, *_NORMS, nn.Embedding)
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def check_separable(model: nn.Module) -> None:
@@ -46,22 +35,15 @@ def check_separable(model: nn.Module) -> None:
         DependencyError: Opacus is not installed.
     """
     for name, layer in model.named_modules():
-        if (
-            isinstance(layer, _NormBase)
-            and layer.training
-            and (isinstance(layer, _BatchNorm) or layer.track_running_stats)
-        ):
+        over_batch = isinstance(layer, _BatchNorm) or getattr(layer, "track_running_stats", False)
+        if isinstance(layer, _NormBase) and layer.training and over_batch:
+            problem = "takes statistics over the batch, so that examples change each other"
             remedy = 'set model.norm = "group"; a frozen encoder must be in eval mode'
-            raise PrivacyError(
-                "takes statistics over the batch, so that examples change each other",
-                field=name,
-                value=_kind(layer),
-                remedy=remedy,
-            )
-        if not any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+            raise PrivacyError(problem, name, _kind(layer), remedy)
+        if not any(p.requires_grad for p in layer.parameters(recurse=False)):
             continue
         for problem, remedy in _problems(layer):
-            raise PrivacyError(problem, field=name or "model", value=_kind(layer), remedy=remedy)
+            raise PrivacyError(problem, name or "model", _kind(layer), remedy)
 
 
 def is_separable(model: nn.Module) -> bool:
@@ -87,16 +69,9 @@ def check_rows_stay_apart(rows: int, *tensors: Tensor) -> None:
     """
     for tensor in tensors:
         if tensor.ndim < 2 or len(tensor) != rows:
-            remedy = (
-                "keep the batch as the first axis of what every trainable layer takes and returns, "
-                "with [N, ...] of at least two axes"
-            )
-            raise PrivacyError(
-                "rows cannot be told apart inside it",
-                field="model",
-                value=("N", *tensor.shape[1:]),
-                remedy=remedy,
-            )
+            problem = "rows cannot be told apart inside it"
+            remedy = "keep the batch as first axis of [N, ...] in all that trainable layers take"
+            raise PrivacyError(problem, "model", ("N", *tensor.shape[1:]), remedy)
 
 
 def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
@@ -104,25 +79,16 @@ def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
     rules, validators = _registry()
     if type(layer) not in _LAYERS or type(layer) not in rules:
         known = ", ".join(kind.__name__ for kind in _LAYERS)
-        yield (
-            "has weights of its own and no rule for one row's gradient",
-            f"build it of {known}, or freeze it",
-        )
+        yield "has weights and no rule for a row's gradient", f"build it of {known}, or freeze it"
     if extra := ", ".join(sorted(set(layer._parameters) - {"weight", "bias"})):
         yield (
             f"makes its weight of others ({extra}), whose gradients the rule does not form",
             "remove the reparametrisation, or freeze it",
         )
-    if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in _HOOKS):
-        yield (
-            "has hooks or a forward of its own, which its rule does not know",
-            "remove them while it is trained privately",
-        )
+    if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in HOOKS):
+        yield "has hooks or a forward of its own", "remove them while it is trained privately"
     if getattr(layer, "padding_mode", "zeros") != "zeros":
-        yield (
-            "is padded in a way that Opacus' rule leaves out",
-            'use padding_mode = "zeros", or pad in a layer before it',
-        )
+        yield "is padded as Opacus' rule is not", 'use padding_mode = "zeros", or pad before it'
     if isinstance(layer, nn.LayerNorm) and getattr(layer, "bias", None) is None:
         yield "has no bias, which Opacus' rule needs", "use bias = True"
     if isinstance(layer, nn.Embedding) and (
@@ -148,10 +114,8 @@ def _registry() -> tuple[
         from opacus.grad_sample import GradSampleModule
         from opacus.validators import ModuleValidator
     except ImportError:
-        remedy = "pip install opacus"
-        raise DependencyError(
-            "example-level privacy needs it", field="opacus", value="not installed", remedy=remedy
-        ) from None
+        problem = "example-level privacy needs it"
+        raise DependencyError(problem, "opacus", "not installed", "pip install opacus") from None
     return GradSampleModule.GRAD_SAMPLERS, ModuleValidator.VALIDATORS
 
 

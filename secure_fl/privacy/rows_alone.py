@@ -33,9 +33,7 @@ _SAME = 1e-6
 nothing but rounding in the last bit is allowed.
 """
 _RESHAPED = 1e-3
-"""The same for batches of different sizes, whose products are summed in other orders: 1e-6
-a layer.
-"""
+"""The same for batches of other sizes, summed in other orders: 1e-6 a layer."""
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(rows, one of them) -> rows of the same shape to stand in place of the others."""
@@ -56,9 +54,7 @@ _TELLING = ("others", "large", "nan")
 _MODEST = 64
 """Rows of a batch that is kept for gradients at no great cost."""
 _Combinations = tuple[tuple[bool | None, bool], ...]
-"""(False for eval mode, None for the mode the model is in; with gradients or without); the first
-two are looked at closely.
-"""
+"""(False: eval mode, None: as the model is; with gradients); the first two closely."""
 _WHILE_TRAINED: _Combinations = ((None, True), (False, False), (None, False), (False, True))
 _WHILE_USED: _Combinations = ((None, False), (None, True))
 
@@ -120,11 +116,8 @@ def _largest(sizes: Sequence[int], *, graded: bool) -> list[int]:
 
 def draws_coins(name: str) -> PrivacyError:
     """The refusal of a model whose coins are not given to it."""
-    remedy = (
-        "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the "
-        "order of rows"
-    )
-    return PrivacyError("draws coins of its own", field="model", value=name, remedy=remedy)
+    remedy = "use nn.Dropout, whose masks belong to examples: other coins follow rows' order"
+    return PrivacyError("draws coins of its own", "model", name, remedy)
 
 
 @torch.no_grad()
@@ -142,28 +135,24 @@ def check_some_alone(model: nn.Module, rows: Tensor, outputs: Sequence[Tensor]) 
     Raises:
         PrivacyError: an output differs by more than rounding.
     """
-    if len(rows) < 3 or any(
-        isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training
-        for layer in model.modules()
-    ):
+    if len(rows) < 3 or any(layer.training and _drops(layer) for layer in model.modules()):
         return
-    some = torch.tensor(
-        [int.from_bytes(os.urandom(8)) % len(rows) for _ in range(2)], device=rows.device
-    )
+    places = [int.from_bytes(os.urandom(8)) % len(rows) for _ in range(2)]
+    some = torch.tensor(places, device=rows.device)
     for together, alone in zip(outputs, _outputs(model, rows[some]), strict=True):
         largest = together.abs().where(together.isfinite(), 0.0).max()
         _require(model, [together[some]], [alone], _RESHAPED, scale=float(largest))
 
 
 def _set_mode(modes: Mapping[nn.Module, bool], mode: bool | None) -> None:
-    """Every layer as it was (None), or in one mode; dropout off, and normalisation that is frozen
-    stays so.
-    """
+    """Every layer as it was (None) or in one mode; no dropout, frozen normalisation stays."""
     for layer, training in modes.items():
         frozen = isinstance(layer, _NormBase) and not training
-        layer.training = (training if mode is None or frozen else mode) and not isinstance(
-            layer, nn.modules.dropout._DropoutNd
-        )
+        layer.training = (training if mode is None or frozen else mode) and not _drops(layer)
+
+
+def _drops(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.dropout._DropoutNd)
 
 
 def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool) -> None:
@@ -176,31 +165,26 @@ def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool)
         _require(model, together, again, _SAME, "gives other outputs when it is asked again")
     for kept, changed, may_fail in _neighbours(rows, quick=quick):
         with forgiven(may_fail):
-            _require(
-                model,
-                [part[kept] for part in together],
-                [part[kept] for part in _outputs(model, changed)],
-                _SAME,
-            )
+            _require(model, _cut(together, kept), _cut(_outputs(model, changed), kept), _SAME)
     _require(model, [part.flip(0) for part in together], _outputs(model, rows.flip(0)), _SAME)
     for row in range(1 if quick else len(rows)):
-        _require(
-            model,
-            [part[row : row + 1] for part in together],
-            _outputs(model, rows[row : row + 1]),
-            _RESHAPED,
-        )
+        one = slice(row, row + 1)
+        _require(model, _cut(together, one), _outputs(model, rows[one]), _RESHAPED)
     for size in sizes if quick else (2, *sizes):
         filled = rows[torch.arange(size, device=rows.device) % len(rows)]
-        shared = min(size, len(rows))
-        _require(
-            model,
-            [part[:shared] for part in together],
-            [part[:shared] for part in _outputs(model, filled)],
-            _RESHAPED,
-        )
+        shared = slice(min(size, len(rows)))
+        _require(model, _cut(together, shared), _cut(_outputs(model, filled), shared), _RESHAPED)
     if torch.is_grad_enabled() and rows.is_floating_point():
         _check_gradients(model, rows)
+
+
+def _cut(parts: Sequence[Tensor], chosen: Tensor | slice) -> list[Tensor]:
+    return [part[chosen] for part in parts]
+
+
+def _among(kept: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """The rows that are kept, and others in place of the rest."""
+    return torch.where(kept.view(-1, *[1] * (rows.ndim - 1)), rows, others)
 
 
 def _neighbours(rows: Tensor, *, quick: bool) -> Iterator[tuple[Tensor, Tensor, bool]]:
@@ -211,16 +195,9 @@ def _neighbours(rows: Tensor, *, quick: bool) -> Iterator[tuple[Tensor, Tensor, 
         contents = [(name, change) for name, change in contents if name in _TELLING]
     for number, (name, change) in enumerate(contents):
         chosen = [everyone % 2 == number % 2] if quick else [everyone % 2 == 0, everyone % 2 == 1]
-        for kept in [
-            *chosen,
-            *(everyone == row for row in everyone[number % len(rows) :: len(contents)]),
-        ]:
-            others = change(rows, rows[kept][:1])
-            yield (
-                kept,
-                torch.where(kept.view(-1, *[1] * (rows.ndim - 1)), rows, others),
-                name in EXTREME,
-            )
+        single = (everyone == row for row in everyone[number % len(rows) :: len(contents)])
+        for kept in (*chosen, *single):
+            yield kept, _among(kept, rows, change(rows, rows[kept][:1])), name in EXTREME
 
 
 def _check_gradients(model: nn.Module, rows: Tensor) -> None:
@@ -232,42 +209,27 @@ def _check_gradients(model: nn.Module, rows: Tensor) -> None:
     """
     half = torch.arange(len(rows), device=rows.device) % 2 == 0
     own = _gradient(model, rows, half)
-    beside = _gradient(
-        model, torch.where(half.view(-1, *[1] * (rows.ndim - 1)), rows, 1 - rows), half | True
-    )
-    if own is not None and beside is not None:
-        if (
-            not bool(own.isfinite().all())
-            and (whole := _gradient(model, rows, half | True)) is not None
-        ):
-            own, beside = (part.where(whole.isfinite(), 0.0) for part in (own, beside))
-        _require(
-            model,
-            [torch.where(half[:, None], own, 0.0)],
-            [own],
-            _SAME,
-            scale=float(own.abs().max()),
-        )
-        _require(model, [own[half]], [beside[half]], _SAME)
+    beside = _gradient(model, _among(half, rows, 1 - rows), half | True)
+    if own is None or beside is None:
+        return
+    whole = None if bool(own.isfinite().all()) else _gradient(model, rows, half | True)
+    if whole is not None:
+        own, beside = (part.where(whole.isfinite(), 0.0) for part in (own, beside))
+    of_half = torch.where(half[:, None], own, 0.0)
+    _require(model, [of_half], [own], _SAME, scale=float(own.abs().max()))
+    _require(model, [own[half]], [beside[half]], _SAME)
 
 
 def _gradient(model: nn.Module, rows: Tensor, counted: Tensor) -> Tensor | None:
-    """`[N, -1]`, by the rows, of a fixed combination of the counted rows' outputs; None where there
-    is none.
-    """
+    """`[N, -1]`, by the rows, of a fixed combination of counted rows' outputs; None for none."""
     x = rows.clone().requires_grad_()
     outputs = [part.reshape(len(part), -1) for part in _tensors(model(x)) if part.requires_grad]
     if not outputs:
         return None
-    total = sum(
-        (
-            (part * torch.arange(1, part.shape[1] + 1, device=part.device).cos())
-            .sum(1)[counted]
-            .sum()
-            for part in outputs
-        ),
-        outputs[0].new_zeros(()),
-    )
+    total = outputs[0].new_zeros(())
+    for part in outputs:
+        weights = torch.arange(1, part.shape[1] + 1, device=part.device).cos()
+        total = total + (part * weights).sum(1)[counted].sum()
     (gradient,) = torch.autograd.grad(total, x, allow_unused=True)
     return None if gradient is None else gradient.flatten(1)
 
@@ -281,30 +243,18 @@ def _require(
     *,
     scale: float | None = None,
 ) -> None:
-    """Refuse rows `[N, ...]` that differ by more than a share of the largest element of theirs (or
-    of `scale`).
-    """
+    """Refuse rows `[N, ...]` that differ by more than a share of their largest element."""
     for one, other in zip(these, those, strict=True):
         a, b = one.detach().flatten(1).double(), other.detach().flatten(1).double()
         finite = a.isfinite()
         largest = a.where(finite, 0.0).abs().amax(1, keepdim=True) if scale is None else scale
-        coarse = (
-            8 * torch.finfo(one.dtype).eps
-            if one.is_floating_point() and share == _RESHAPED
-            else 0.0
-        )
-        close = (a - b).abs() <= max(share, coarse) * largest
+        if one.is_floating_point() and share == _RESHAPED:
+            share = max(share, 8 * torch.finfo(one.dtype).eps)
+        close = (a - b).abs() <= share * largest
         if not bool((close | ((a == b) | (a.isnan() & b.isnan()))).all()):
-            remedy = (
-                "remove what combines examples (means over the batch, shuffling, memory), or use "
-                "client-level privacy"
-            )
-            raise PrivacyError(
-                problem or "a row's output depends on the other rows",
-                field="model",
-                value=_kind(model),
-                remedy=remedy,
-            )
+            problem = problem or "a row's output depends on the other rows"
+            remedy = "remove what combines examples, such as means, or use client-level privacy"
+            raise PrivacyError(problem, "model", _kind(model), remedy)
 
 
 def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
@@ -312,13 +262,9 @@ def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
     outputs = [part.detach() for part in _tensors(model(rows))]
     for part in outputs:
         if part.ndim < 1 or len(part) != len(rows):
+            problem = "rows cannot be told apart in its output"
             remedy = "return [N, ...] for [N, ...]: one output a row, in their order"
-            raise PrivacyError(
-                "rows cannot be told apart in its output",
-                field="model",
-                value=_kind(model),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", _kind(model), remedy)
     return [part.unsqueeze(1) if part.ndim == 1 else part for part in outputs]
 
 
@@ -329,27 +275,15 @@ def _tensors(outputs: object) -> tuple[Tensor, ...]:
 
 def _refuse_memory(model: nn.Module, path: str) -> None:
     name = path.removeprefix("model.")
-    kind = (
-        "a buffer"
-        if name in dict(model.named_buffers())
-        else "a parameter"
-        if name in dict(model.named_parameters())
-        else "an attribute"
-    )
-    remedy = (
-        "drop it, or keep it as it is in training: what it holds would leave the client, or reach "
-        "other examples, without noise"
-    )
-    raise PrivacyError(
-        f"{kind} changes with the rows it sees", field=path, value=_kind(model), remedy=remedy
-    )
+    weight = "a parameter" if name in dict(model.named_parameters()) else "an attribute"
+    kind = "a buffer" if name in dict(model.named_buffers()) else weight
+    remedy = "drop it, or keep it as in training: it would leave, or reach others, without noise"
+    raise PrivacyError(f"{kind} changes with the rows it sees", path, _kind(model), remedy)
 
 
 @contextmanager
 def forgiven(may_fail: bool) -> Iterator[None]:
-    """What a caller's code refuses with an error of its own, such as values out of range, says
-    nothing of the rows that stayed.
-    """
+    """A caller's own refusal, as of values out of range, says nothing of the rows that stayed."""
     try:
         yield
     except PrivacyError:

@@ -16,10 +16,7 @@ from secure_fl.privacy.noise import NoiseStream
 
 def draw_examples(count: int, rate: float, stream: NoiseStream) -> Tensor:
     """Poisson sampling: each of `count` indices with probability `rate`, independently. int64
-    `[U]`, ascending.
-
-    Raises:
-        PrivacyError: the rate is not in (0, 1], or the count is negative.
+    `[U]`, ascending. Raises PrivacyError: the rate is not in (0, 1], or the count is negative.
     """
     check_rate(rate)
     _check_count(count)
@@ -38,35 +35,20 @@ def draw_groups(count: int, size: int, rate: float, stream: NoiseStream) -> Tens
     """
     check_rate(rate)
     if not 1 <= size <= count:
-        raise PrivacyError(
-            f"groups of {count} indices cannot have it",
-            field="group_size",
-            value=size,
-            remedy=f"use 1 to {count}",
-        )
+        remedy = f"use 1 to {count}"
+        raise PrivacyError(f"groups of {count} indices cannot have it", "group_size", size, remedy)
     groups = count // size
     partition = stream.permutation(count)[: groups * size].view(groups, size)
     return partition[stream.coins(groups, rate)]
 
 
 def check_rate(rate: float) -> None:
-    """Refuse what is no sampling rate.
-
-    Raises:
-        PrivacyError: it is not in (0, 1].
-    """
+    """Refuse what is no sampling rate. Raises PrivacyError: it is not in (0, 1]."""
     if not 0 < rate <= 1:
         remedy = "use the expected batch over the number of examples, at most 1"
-        raise PrivacyError(
-            "not a probability above 0", field="sampling_rate", value=rate, remedy=remedy
-        )
+        raise PrivacyError("not a probability above 0", "sampling_rate", rate, remedy)
 
 
 def _check_count(count: int) -> None:
     if count < 0:
-        raise PrivacyError(
-            "negative",
-            field="examples",
-            value=count,
-            remedy="pass the size of the public index set",
-        )
+        raise PrivacyError("negative", "examples", count, "pass the size of the public index set")

@@ -98,9 +98,7 @@ def _check_whole(rows: Tensor, rows_per_unit: int) -> None:
     """Refuse rows that do not fill units."""
     if rows_per_unit < 1 or len(rows) % rows_per_unit:
         remedy = "pass the rows of whole units, one unit after the other"
-        raise PrivacyError(
-            "rows do not fill units", field="rows_per_unit", value=rows_per_unit, remedy=remedy
-        )
+        raise PrivacyError("rows do not fill units", "rows_per_unit", rows_per_unit, remedy)
 
 
 def _clipped(
@@ -154,9 +152,7 @@ def _square_norms(norms: Sequence[Tensor], fading: Tensor) -> Tensor:
 def _backpropagate(
     model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses
 ) -> list[LayerCall]:
-    """Every call of a trainable layer with the gradient of the losses' sum by its output; calls
-    that do not matter are left out.
-    """
+    """Calls of trainable layers, each with the losses' gradient by its output, if any."""
     with torch.enable_grad(), recorded(model, len(rows)) as calls:
         outputs = model(rows)
     h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
@@ -166,11 +162,8 @@ def _backpropagate(
     gradients = output_gradients(model, h, z, rows_per_unit, unit_losses)
     trained = [output.requires_grad for output in (h, z)]
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
-    found = (
-        torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True)
-        if calls
-        else ()
-    )
+    edges = [call.edge for call in calls]
+    found = torch.autograd.grad(ends, edges, starts, allow_unused=True) if calls else ()
     for call, backprops in zip(calls, found, strict=True):
         call.check_inputs()
         call.backprops = None if backprops is None else _as_weights(call, backprops)
@@ -179,9 +172,7 @@ def _backpropagate(
 
 
 def _as_weights(call: LayerCall, values: Tensor) -> Tensor:
-    """Floats in the precision of the layer's weights, float32 at least: under autocast inputs and
-    derivatives have others.
-    """
+    """Floats in the weights' precision, float32 at least: autocast gives others."""
     precision = torch.promote_types(next(call.layer.parameters(recurse=False)).dtype, torch.float32)
     return values.to(precision) if values.is_floating_point() else values
 
@@ -208,21 +199,16 @@ def _fading(calls: Sequence[LayerCall], rows_per_unit: int) -> Tensor:
 
 
 def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tensor]:
-    """Each unit's gradient by each parameter, `[U, *parameter.shape]`, summed over the calls that
-    use it.
-    """
+    """Units' gradients by each parameter, `[U, *parameter.shape]`, summed over calls."""
     formed: dict[Tensor, Tensor] = {}
     for call in calls:
         assert call.backprops is not None
-        for parameter, by_row in layer_rule(call.layer)(
-            call.layer, [call.inputs], call.backprops
-        ).items():
+        by_rows = layer_rule(call.layer)(call.layer, [call.inputs], call.backprops)
+        for parameter, by_row in by_rows.items():
             if parameter.requires_grad:
-                by_unit = (
-                    by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1)
-                    if rows_per_unit > 1
-                    else by_row
-                )
+                by_unit = by_row
+                if rows_per_unit > 1:
+                    by_unit = by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1)
                 formed[parameter] = formed[parameter] + by_unit if parameter in formed else by_unit
     return formed
 
@@ -231,24 +217,15 @@ def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tens
 
 
 def _ghosts(calls: Sequence[LayerCall]) -> list[LayerCall]:
-    """Calls of layers that have a ghost norm and whose weights are used nowhere else: norms of
-    parts of a sum do not add up.
-    """
-    uses = Counter(
-        id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False)
-    )
-    return [
-        call
-        for call in calls
-        if has_ghost(call.layer)
-        and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))
-    ]
+    """Calls with a ghost norm and weights used once: norms of parts do not add up."""
+    held = {call: [id(p) for p in call.layer.parameters(recurse=False)] for call in calls}
+    uses = Counter(weight for weights in held.values() for weight in weights)
+    alone = (call for call, weights in held.items() if all(uses[each] == 1 for each in weights))
+    return [call for call in alone if has_ghost(call.layer)]
 
 
 def has_ghost(layer: nn.Module) -> bool:
-    """Whether a layer's gradients have norms and products that come from its inputs and the
-    derivatives by its outputs.
-    """
+    """Whether gradients' norms come from the layer's inputs and output derivatives alone."""
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         return layer.weight.requires_grad and not isinstance(layer.padding, str)
     return isinstance(layer, nn.Linear) and layer.weight.requires_grad
@@ -269,9 +246,7 @@ def _ghost_norms(call: LayerCall, rows_per_unit: int) -> Tensor:
 
 
 def _ghost_sums(call: LayerCall, factors_N: Tensor) -> dict[Tensor, Tensor]:
-    """Σ over rows of factor · gradient; a row of factor 0 is set to zero on both sides, since 0 ·
-    NaN is NaN.
-    """
+    """Σ factor · gradient over rows; factor 0 zeroes both sides, since 0 · NaN is NaN."""
     layer, inputs, backprops = call.layer, call.inputs, call.backprops
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     assert backprops is not None

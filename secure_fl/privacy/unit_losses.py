@@ -22,14 +22,10 @@ from secure_fl.errors import PrivacyError
 from secure_fl.privacy.layer_calls import check_only_through_layers
 
 UnitLosses = Callable[[Tensor, Tensor], Tensor]
-"""(`h` `[U, R, F]`, `z` `[U, R, D]`) -> `[U]`; a model with one output, such as logits, gives it
-as both.
-"""
+"""(`h` `[U, R, F]`, `z` `[U, R, D]`) -> `[U]`; a single output, such as logits, is both."""
 
 _ALIKE = 1e-5
-"""Of a unit's loss or gradient: what stays is computed from the same numbers in batches of
-one shape.
-"""
+"""Of a unit's loss or gradient: the same numbers in batches of one shape."""
 _FACTORS = (-3.0, -0.1, -30.0, 1.7)
 """By which the rows that stand in for others are scaled."""
 
@@ -61,13 +57,9 @@ def output_gradients(
     beside = _gradients(again, others, half)
     same = _alike(losses[half][:, None], again[half][:, None])
     if not same or not _agree(found, beside, in_half):
+        problem = "a unit's loss depends on other units' rows"
         remedy = "a loss of each unit's own rows, such as NT-Xent within groups"
-        raise PrivacyError(
-            "a unit's loss depends on other units' rows",
-            field="unit_losses",
-            value="losses of the whole batch",
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "unit_losses", "losses of the whole batch", remedy)
     return found
 
 
@@ -95,9 +87,7 @@ def _losses(
         )
     if losses.shape != (units,):
         remedy = "return one loss for each unit"
-        raise PrivacyError(
-            "not one loss a unit", field="unit_losses", value=f"{losses.ndim} axes", remedy=remedy
-        )
+        raise PrivacyError("not one loss a unit", "unit_losses", f"{losses.ndim} axes", remedy)
     return leaves, losses
 
 
@@ -105,11 +95,8 @@ def _gradients(losses: Tensor, leaves: Sequence[Tensor], units: Tensor) -> list[
     """The gradients, by each leaf, of the sum of some units' losses."""
     if not losses.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            losses, leaves, units.to(losses.dtype), allow_unused=True, materialize_grads=True
-        )
-    )
+    weights, unused = units.to(losses.dtype), {"allow_unused": True, "materialize_grads": True}
+    return list(torch.autograd.grad(losses, leaves, weights, **unused))
 
 
 @torch.no_grad()
@@ -122,9 +109,7 @@ def _replaced(leaves: Sequence[Tensor], kept: Tensor, factor: float) -> list[Ten
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether rows of two tensors are equal but for rounding; a row that is not finite must be so
-    in both.
-    """
+    """Whether rows are equal but for rounding; what is not finite must be so in both."""
     difference = (one - other).detach().abs()
     size, beside = (part.detach().abs().amax(1, keepdim=True) for part in (one, other))
     close = (difference <= _ALIKE * size) | ~(size.isfinite() | beside.isfinite())

@@ -12,6 +12,7 @@ augmentation beforehand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -22,40 +23,52 @@ from secure_fl.data.augmentations import KeyedAugmentation
 from secure_fl.data.views import Augmentation, batch_views, two_views
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.mechanisms.mechanism import Labelled
-from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.remembered import changes, remembered, remembers
 from secure_fl.privacy.rows_alone import EXTREME, PLAIN
 
 Views = TypeVar("Views")
 ViewsOf = Callable[[Tensor, Draws], Views]
-"""(int64 `[U, members]` indices, one row of coins for each of them) -> views `[U, R, ...]`,
-or `Labelled`.
-"""
+"""(int64 `[U, members]` indices, a row of coins each) -> views `[U, R, ...]`, or `Labelled`."""
 
 _STEPS = 12
-"""Draws of coins on which an augmentation is tried: one that mixes with probability 1/2 is missed
-once in 4,000 times.
-"""
+"""Draws that an augmentation is tried on: one that mixes half the time passes 1 in 4,000."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Noise in the examples' shape.
+
+    Attributes:
+        shape: of one.
+        device: where the model is.
+        largest: most examples in one batch of the run.
+    """
+
+    shape: tuple[int, ...]
+    device: torch.device
+    largest: int = 64
+
+    def noise(self, count: int, scale: float = 1.0) -> Tensor:
+        """`[count, *shape]` within [0, `scale`)."""
+        generator = torch.Generator().manual_seed(count)
+        return (scale * torch.rand(count, *self.shape, generator=generator)).to(self.device)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of batches to try, up to the largest: a branch may begin at any."""
+        smaller = {size for size in (7, 17, 33, 65, 129, 257, 513) if size < self.largest}
+        return sorted(smaller | {max(2, self.largest)})
 
 
 def check_views_apart(views_of: ViewsOf[Views], index: Tensor, draws: Draws) -> Views:
-    """The views, if those of the first half of the units are the same when only these are
-    asked for.
-
-    Raises:
-        PrivacyError: they are not.
-    """
+    """The views, if the first half's units get the same alone. Raises PrivacyError: they do not."""
     views, half = views_of(index, draws), (len(index) + 1) // 2
     alone = views_of(index[:half], draws[slice(0, half * index.shape[1])])
     for together, apart in zip(_tensors(views), _tensors(alone), strict=True):
         if not _close(together[:half], apart, 1e-5):
+            problem = "an example's views depend on the others"
             remedy = "make views of each example by itself, from the coins given: `two_views` does"
-            raise PrivacyError(
-                "an example's views depend on the others",
-                field="views_of",
-                value="views of a batch",
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "views_of", "views of a batch", remedy)
     return views
 
 
@@ -78,9 +91,8 @@ def check_augmentation(augment: Augmentation, examples: Examples) -> None:
         draws = coins.at(step, torch.arange(5))
         if step < 2 or isinstance(augment, KeyedAugmentation):
             views, some = two_views(augment, x, draws), torch.tensor([4, 1])
-            _require_own(
-                augment, views, two_views(augment, x[some.to(x.device)], draws[some]), some
-            )
+            alone = two_views(augment, x[some.to(x.device)], draws[some])
+            _require_own(augment, views, alone, some)
         _check_batch(augment, x, draws)
     if changed := changes(held, remembered(augment=augment)):
         raise remembers(changed[0])
@@ -90,23 +102,14 @@ def _check_batch(augment: Augmentation, x: Tensor, draws: Draws) -> None:
     """Rows of a batch under the same coins, with all others replaced."""
     stays = torch.arange(len(x)) % 2 == 0
     if (views := _batch(augment, x, draws)) is None:
-        remedy = (
-            "return [N, ...] for [N, ...]: measuring and training without "
-            "privacy give it whole batches"
-        )
-        raise PrivacyError(
-            "does not take a batch", field="augment", value=_kind(augment), remedy=remedy
-        )
+        remedy = "return [N, ...] for [N, ...]: without privacy it is given whole batches"
+        raise PrivacyError("does not take a batch", "augment", _kind(augment), remedy)
     for change in (*PLAIN.values(), *EXTREME.values()):
         others = torch.where(stays.view(-1, *[1] * (x.ndim - 1)).to(x.device), x, change(x, x[:1]))
         changed = _batch(augment, others, draws)
         if changed is not None:
-            _require_own(
-                augment,
-                views,
-                [view[stays.to(view.device)] for view in changed],
-                stays.nonzero()[:, 0],
-            )
+            kept = [view[stays.to(view.device)] for view in changed]
+            _require_own(augment, views, kept, stays.nonzero()[:, 0])
 
 
 def _batch(augment: Augmentation, x: Tensor, draws: Draws) -> tuple[Tensor, ...] | None:
@@ -124,13 +127,9 @@ def _require_own(
 ) -> None:
     for together, apart in zip(views, alone, strict=True):
         if not _close(together[rows.to(together.device)], apart, 1e-5):
+            problem = "an example's view depends on other examples"
             remedy = "change each example by itself, with coins from torch's global generator"
-            raise PrivacyError(
-                "an example's view depends on other examples",
-                field="augment",
-                value=_kind(augment),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "augment", _kind(augment), remedy)
 
 
 def _close(one: Tensor, other: Tensor, share: float) -> bool:

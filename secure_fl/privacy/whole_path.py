@@ -34,11 +34,10 @@ from secure_fl.coins import Coins, Draws
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.mechanism import Labelled
-from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.remembered import changes, remembered, remembers
 from secure_fl.privacy.row_isolation import check_separable
 from secure_fl.privacy.rows_alone import EXTREME, check_rows_alone, forgiven
-from secure_fl.privacy.views_apart import ViewsOf, check_views_apart, rows_of
+from secure_fl.privacy.views_apart import Examples, ViewsOf, check_views_apart, rows_of
 
 _ADDED_UP = 1e-3
 """Of the parts' lengths: float32 sums over batches of other sizes differ by 1e-6 a layer."""
@@ -120,21 +119,18 @@ def check_step(model: nn.Module, mechanism: AddsUp | None, like: object, members
     rows = rows_of(like)
     if not rows.is_floating_point():
         return
-    units = 4 if mechanism is None else max(4, len(rows))
-    noise = torch.rand(
-        units, *rows.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ).to(rows)
+    units, coins = 4 if mechanism is None else max(4, len(rows)), torch.Generator().manual_seed(0)
+    shape = (units, *rows.shape[1:])
+    noise = torch.rand(shape, generator=coins, dtype=torch.float64).to(rows)
     check_rows_alone(model, noise.flatten(0, 1)[:4], quick=True)
     if mechanism is None:
         return
     for count in (4, units):
-        targets = (
-            torch.zeros_like(like.targets[:1]).expand(count, *like.targets.shape[1:])
-            if isinstance(like, Labelled)
-            else None
-        )
         draws = Coins.public(0).at(0, torch.arange(count * members))
-        views = noise[:count] if targets is None else Labelled(noise[:count], targets)
+        views: object = noise[:count]
+        if isinstance(like, Labelled):
+            targets = torch.zeros_like(like.targets[:1]).expand(count, *like.targets.shape[1:])
+            views = Labelled(noise[:count], targets)
         check_adds_up(model, mechanism, views, draws, closely=count == 4)
 
 
@@ -157,24 +153,16 @@ def check_adds_up(
 
     def sums(of: AddsUp, chosen: Tensor, world: object) -> list[Tensor]:
         rows = rows_of(world)[chosen]
-        with keyed_dropout(
-            model, row_draws(draws[members[chosen.cpu()].flatten()], len(rows), rows.shape[1])
-        ):
-            return of.released_sums(
-                model,
-                Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows,
-            )
+        given = Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows
+        own = draws[members[chosen.cpu()].flatten()]
+        with keyed_dropout(model, row_draws(own, len(rows), rows.shape[1])):
+            return of.released_sums(model, given)
 
     everyone = torch.arange(units, device=rows_of(views).device)
     for way, world, alone, may_fail in _ways(mechanism, views, everyone)[: None if closely else 1]:
+        parts = (everyone, alone, everyone[~torch.isin(everyone, alone)])
         with forgiven(may_fail):
-            _require_sums(
-                mechanism,
-                *(
-                    sums(way, part, world)
-                    for part in (everyone, alone, everyone[~torch.isin(everyone, alone)])
-                ),
-            )
+            _require_sums(mechanism, *(sums(way, part, world) for part in parts))
 
 
 def _require_sums(
@@ -183,12 +171,9 @@ def _require_sums(
     for number, (total, one, other) in enumerate(zip(totals, ones, others, strict=True)):
         length = float(one.double().norm() + other.double().norm())
         if not float((total.double() - one.double() - other.double()).norm()) <= _ADDED_UP * length:
-            remedy = (
-                "remove what combines examples (means over the batch, detached keys, the number of "
-                "units), or use client-level privacy"
-            )
+            remedy = "remove what combines examples, such as means, or use client-level privacy"
             problem = f"released sum {number} is not the sum of its units' parts"
-            raise PrivacyError(problem, field="mechanism", value=_kind(mechanism), remedy=remedy)
+            raise PrivacyError(problem, "mechanism", _kind(mechanism), remedy)
 
 
 def _ways(
@@ -229,9 +214,7 @@ def _kind(value: object) -> str:
 
 @torch.no_grad()
 def _stir(model: nn.Module) -> None:
-    """Move all weights a little: one that is zero, such as a gate that opens in training, hides
-    what it multiplies.
-    """
+    """Move all weights a little: one that is zero, such as a gate, hides what it multiplies."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.numel():

@@ -6,19 +6,14 @@ Public names, each imported when it is used:
 - `ClientRounds`: One client: the round that runs, and at most one that is prepared.
 - `draw_groups`: Disjoint groups of at least `size`, equal at everyone who holds names and seed; the
   remainder is dealt over the groups.
-- `EmbeddedFederation`: All parties in one process: identities, roster, keys and what clients
-  remember between rounds.
-- `EmbeddedRound`: One round of an `EmbeddedFederation`; a `SecureSum`.
 - `FieldLayout`: Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`.
 - `FolderStore`: Keeps rounds in a folder of its own.
 - `Grid`: Fixed point in blocks, for one kind of sum without noise.
 - `Opened`: What a round reveals.
-- `Outcome`: What a round gave, and its record.
 - `RoundClient`: One client in one round.
 - `RoundJournal`: One round's journal, in a folder that those of the rounds before and after share.
 - `RoundPlan`: Everything public about a round, equal at all parties.
 - `RoundServer`: The server in one round; made as `RoundInbox` is.
-- `SecureSum`: One round's sum, whatever protects it.
 - `ServerRounds`: The server: the round that runs, and at most one that is prepared.
 """
 
@@ -33,10 +28,6 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.ahead import ServerRounds as ServerRounds
     from secure_fl.secure_sum.authority import Authority as Authority
     from secure_fl.secure_sum.client import RoundClient as RoundClient
-    from secure_fl.secure_sum.embedded import EmbeddedFederation as EmbeddedFederation
-    from secure_fl.secure_sum.embedded_round import EmbeddedRound as EmbeddedRound
-    from secure_fl.secure_sum.embedded_round import Outcome as Outcome
-    from secure_fl.secure_sum.embedded_round import SecureSum as SecureSum
     from secure_fl.secure_sum.grid import Grid as Grid
     from secure_fl.secure_sum.journal import RoundJournal as RoundJournal
     from secure_fl.secure_sum.layout import FieldLayout as FieldLayout
@@ -52,8 +43,6 @@ __getattr__, __dir__, __all__ = lazily(
         "ahead": ["ClientRounds", "ServerRounds"],
         "authority": ["Authority"],
         "client": ["RoundClient"],
-        "embedded": ["EmbeddedFederation"],
-        "embedded_round": ["EmbeddedRound", "Outcome", "SecureSum"],
         "grid": ["Grid"],
         "journal": ["RoundJournal"],
         "layout": ["FieldLayout"],

@@ -91,9 +91,7 @@ class Authority:
             return list(state.answers)
         if phase not in answers:
             problem, remedy = "an authority is asked for openings only", "send it to its reader"
-            raise RefusedError(
-                Reason.WRONG_PHASE, problem, field="phase", value=phase.name, remedy=remedy
-            )
+            raise RefusedError(Reason.WRONG_PHASE, problem, "phase", phase.name, remedy)
         check_size(data, most_bytes(self._plan, phase, to_client=True))
         expected = self._plan.expect(phase, "server", sender=self._plan.server)
         request = accept(data, self._plan.roster, expected, state.seen, OpenRequest.decode)[1]
@@ -120,9 +118,7 @@ class Authority:
             raise _switched("counts had another set", self._plan.round)
         if self._state.step == ClientStep.APPLIED:
             problem, remedy = "opened once a round", "begin another round"
-            raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN, problem, field="pools", value="(hidden)", remedy=remedy
-            )
+            raise RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "pools", "(hidden)", remedy)
         wanted = self._plan.shape.after_counts(self._opener.passing)
         bodies = by_block(wanted, request.evidence)
         self._store.open(self._plan.question, self._plan.round)
@@ -139,11 +135,7 @@ class Authority:
         if len(request.evidence) < 2:
             remedy = "send everybody's keys and the survivors' signatures"
             raise RoundRefusedError(
-                RoundReason.NOT_AGREED,
-                "nobody signed",
-                field="evidence",
-                value=len(request.evidence),
-                remedy=remedy,
+                RoundReason.NOT_AGREED, "nobody signed", "evidence", len(request.evidence), remedy
             )
         plan, (keys, agreements, *proof) = self._plan, request.evidence
         book, survivors = KeyBook.read(plan, unframe(keys)), request.survivors
@@ -163,10 +155,5 @@ class Authority:
 
 
 def _switched(problem: str, round_number: int) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.SURVIVORS_SWITCHED,
-        problem,
-        field="view",
-        value=round_number,
-        remedy="discard the round",
-    )
+    remedy = "discard the round"
+    return RoundRefusedError(RoundReason.SURVIVORS_SWITCHED, problem, "view", round_number, remedy)

@@ -1,6 +1,4 @@
-"""How a block becomes bytes under each protection (client), how bytes add up (server), how a sum
-becomes integers again (key holder).
-"""
+"""How a block becomes bytes (client), bytes add up (server), a sum becomes integers (holder)."""
 
 from __future__ import annotations
 
@@ -21,7 +19,6 @@ from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.masks import SlotSum, subtract
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
-from secure_fl.secure_sum.slot_bytes import from_bytes, to_bytes, view_of
 
 ClientCipher = BfvClient
 ServerCipher = BfvServer
@@ -29,21 +26,10 @@ HolderCipher = BfvHolder
 
 
 def client_cipher(plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientCipher | None:
-    """What a client encrypts with; costs a tenth of a second, so keep it as long as the key.
-
-    Raises:
-        SecureSumError: a protection that needs a key has none.
+    """What a client encrypts with; costs a tenth of a second, so keep it as long as the key. Raises
+    SecureSumError: a protection that needs a key has none.
     """
-    if not plan.encrypted:
-        return None
-    if key is None:
-        raise SecureSumError(
-            "missing",
-            field="key",
-            value=None,
-            remedy=f"`{plan.protection}` needs the key from the ceremony",
-        )
-    return BfvClient(key)
+    return None if _keyless(plan, key) or key is None else BfvClient(key)
 
 
 def server_cipher(plan: RoundPlan) -> ServerCipher | None:
@@ -52,21 +38,32 @@ def server_cipher(plan: RoundPlan) -> ServerCipher | None:
 
 
 def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None:
-    """What a key holder decrypts with.
+    """What a key holder decrypts with. Raises SecureSumError: a needed key is missing."""
+    return None if _keyless(plan, key) or key is None else BfvHolder(key)
 
-    Raises:
-        SecureSumError: a protection that needs a key has none.
-    """
-    if not plan.encrypted:
-        return None
-    if key is None:
-        raise SecureSumError(
-            "missing",
-            field="key",
-            value=None,
-            remedy=f"`{plan.protection}` needs the key from the ceremony",
-        )
-    return BfvHolder(key)
+
+def _keyless(plan: RoundPlan, key: object) -> bool:
+    """Whether no key is needed; where one is, it must be there."""
+    if plan.encrypted and key is None:
+        remedy = f"`{plan.protection}` needs the key from the ceremony"
+        raise SecureSumError("missing", "key", None, remedy)
+    return not plan.encrypted
+
+
+def to_bytes(slots: Slots) -> bytes:
+    """Slots on the wire: little-endian, 8 bytes each; also the body of `masked` alone."""
+    return bytes(_view_of(slots))
+
+
+def _view_of(slots: Slots) -> memoryview:
+    return slots.astype("<u8", copy=False).view(np.uint8).data
+
+
+def from_bytes(body: bytes | memoryview, slots: int) -> Slots:
+    """The inverse, read-only, without a copy. Raises SecureSumError: another length."""
+    if len(body) != 8 * slots:
+        raise SecureSumError("body of another length", "upload", len(body), f"{8 * slots} bytes")
+    return np.frombuffer(body, "<u8").astype(np.uint64, copy=False)
 
 
 def body_bytes(plan: RoundPlan, block: int) -> int:
@@ -105,26 +102,21 @@ def protect(
     """
     numbers, length = plan.numbers(block), body_bytes(plan, block)
     if len(place) != length:
-        raise SecureSumError(
-            "not the body's length", field="place", value=len(place), remedy=f"{length} bytes"
-        )
+        raise SecureSumError("not the body's length", "place", len(place), f"{length} bytes")
     if cipher is not None:
         cipher.body(numbers, _runs(plan, numbers, values, terms), place, cut=plan.cut(block))
     else:
         start = 0
         for run in _runs(plan, numbers, values, terms):
-            place[start : start + run.nbytes] = view_of(run)
+            place[start : start + run.nbytes] = _view_of(run)
             start += run.nbytes
 
 
 def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iterator[Slots]:
     """A block's slots, zeros behind its fields, a run at a time in the same memory."""
     layout, room = plan.layout, min(RUN, numbers)
-    slots, work, streams = (
-        np.empty(room, np.uint64),
-        np.empty(room, np.uint64),
-        SignedStreams(terms, layout.modulus, longest=room),
-    )
+    slots, work = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    streams = SignedStreams(terms, layout.modulus, longest=room)
     for start, stop in runs(numbers):
         run = slots[: stop - start]
         layout.pack_run(values, start, run, work)
@@ -134,9 +126,7 @@ def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iter
 
 
 class Adder:
-    """Running sums of all blocks, or of the first `blocks`: memory O(K·P), whatever the number
-    of clients.
-    """
+    """Running sums of all blocks, or of the first `blocks`: memory O(K·P)."""
 
     def __init__(
         self, plan: RoundPlan, cipher: ServerCipher | None, *, blocks: int | None = None
@@ -151,32 +141,19 @@ class Adder:
 
     def read(self, block: int, body: bytes | memoryview) -> Slots | CipherVector:
         """Parse and check one body; `add` refuses nothing after this, so that an upload is added
-        whole or not at all.
-
-        Raises:
-            RefusedError: a damaged body.
+        whole or not at all. Raises RefusedError: a damaged body.
         """
         numbers, plan = self._plan.numbers(block), self._plan
         if self._cipher is not None:
             return self._cipher.read(self._sums[block], body, cut=plan.cut(block))
         if len(body) != 8 * numbers:
             reason = Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH
-            raise RefusedError(
-                reason,
-                f"{8 * numbers} bytes are expected",
-                field="block",
-                value=len(body),
-                remedy="send every block whole",
-            )
+            problem, remedy = f"{8 * numbers} bytes are expected", "send every block whole"
+            raise RefusedError(reason, problem, "block", len(body), remedy)
         slots = from_bytes(body, numbers)
         if plan.layout.modulus != WORDS and int(slots.max()) >= plan.layout.modulus:
-            raise RefusedError(
-                Reason.OUT_OF_RANGE,
-                "a residue is not below the modulus",
-                field="block",
-                value=block,
-                remedy="pack with the codec",
-            )
+            problem = "a residue is not below the modulus"
+            raise RefusedError(Reason.OUT_OF_RANGE, problem, "block", block, "pack with the codec")
         return slots
 
     def add(self, block: int, vector: Slots | CipherVector) -> None:
@@ -194,14 +171,12 @@ class Adder:
         return tuple(self._cipher.words(total).ravel() for total in self._sums)
 
     def take_up(self, words: Sequence[Slots], uploads: int) -> None:
-        """Go on with what `words` gave after so many uploads; nothing is added to it then.
-
-        Raises:
-            SecureSumError: not the sums of this round.
+        """Go on with what `words` gave after so many uploads; nothing is added to it then. Raises
+        SecureSumError: not the sums of this round.
         """
         if len(words) != len(self._sums):
             problem, remedy = "another number of blocks", "take the sums of this round"
-            raise SecureSumError(problem, field="sums", value=len(words), remedy=remedy)
+            raise SecureSumError(problem, "sums", len(words), remedy)
         for total, row in zip(self._sums, words, strict=True):
             if self._cipher is None:
                 total.take_up(row, uploads)
@@ -216,11 +191,9 @@ class Adder:
             if masks is not None:
                 subtract(slots, masks, self._plan.layout.modulus)
             return to_bytes(slots)
-        return (
-            self._cipher.finish(total)
-            if masks is None
-            else self._cipher.subtract_plain(total, masks)
-        )
+        if masks is None:
+            return self._cipher.finish(total)
+        return self._cipher.subtract_plain(total, masks)
 
 
 def open_sum(
@@ -235,31 +208,19 @@ def open_sum(
             left, or the sum was damaged.
     """
     fields, numbers = plan.shape.fields(block), plan.numbers(block)
-    slots = (
-        from_bytes(body, numbers)
-        if cipher is None
-        else cipher.decrypt(body, numbers, cut=plan.cut(block))
-    )
+    if cipher is None:
+        slots = from_bytes(body, numbers)
+    else:
+        slots = cipher.decrypt(body, numbers, cut=plan.cut(block))
     used = plan.layout.slots(fields)
     if slots[used:].any():
+        problem = "the guard behind the fields is not 0"
         remedy = "discard the round: masks were not taken out, or the sum was changed"
-        raise RoundRefusedError(
-            RoundReason.STILL_MASKED,
-            "the guard behind the fields is not 0",
-            field="sum",
-            value=f"block {block}",
-            remedy=remedy,
-        )
+        raise RoundRefusedError(RoundReason.STILL_MASKED, problem, "sum", f"block {block}", remedy)
     values = plan.layout.unpack(np.ascontiguousarray(slots[:used]), fields)
     one = plan.bound if block else plan.head_bound
     most = plan.layout.edge if one is None else min(survivors * one + plan.margin, plan.layout.edge)
     if magnitude(values) > most:
         remedy = "discard the round: an upload was damaged, or a client did not follow the codec"
-        raise RefusedError(
-            Reason.OUT_OF_RANGE,
-            f"beyond ±{most}",
-            field="sum",
-            value=f"block {block}",
-            remedy=remedy,
-        )
+        raise RefusedError(Reason.OUT_OF_RANGE, f"beyond ±{most}", "sum", f"block {block}", remedy)
     return values

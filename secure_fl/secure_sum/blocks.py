@@ -1,6 +1,4 @@
-"""One client's vector, cut into blocks that open apart: a head with the counts, what all pools
-share, and one block for each pool.
-"""
+"""One client's vector in blocks that open apart: the head, what pools share, each pool's."""
 
 from __future__ import annotations
 
@@ -37,21 +35,11 @@ class BlockShape:
 
     def __post_init__(self) -> None:
         least = self.pools if self.counted else 0
-        fits = (
-            self.pools >= 1
-            and self.width >= 1
-            and self.shared >= 0
-            and self.pools < 60_000
-            and (self.counted or self.pools == 1)
-        )
-        if not fits or self.head_fields < least:
-            value = (self.pools, self.width, self.shared, self.head, self.counted)
-            raise SecureSumError(
-                "blocks do not fit together",
-                field="shape",
-                value=value,
-                remedy="K counts in the head; without them one pool",
-            )
+        fits = 1 <= self.pools < 60_000 and self.width >= 1 and self.shared >= 0
+        if not fits or self.head_fields < least or not (self.counted or self.pools == 1):
+            found = (self.pools, self.width, self.shared, self.head, self.counted)
+            remedy = "K counts in the head; without them one pool"
+            raise SecureSumError("blocks do not fit together", "shape", found, remedy)
 
     @property
     def head_fields(self) -> int:
@@ -104,15 +92,10 @@ class BlockVector:
         unit: int = 1,
     ) -> BlockVector:
         """`values` in the chosen pool's block, zeros (which share one array) in all others, `unit`
-        in the chosen count.
-
-        Raises:
-            SecureSumError: no such pool.
+        in the chosen count. Raises SecureSumError: no such pool.
         """
         if not 0 <= choice < shape.pools:
-            raise SecureSumError(
-                "no such pool", field="choice", value="(hidden)", remedy=f"0 to {shape.pools - 1}"
-            )
+            raise SecureSumError("no such pool", "choice", "(hidden)", f"0 to {shape.pools - 1}")
         head = np.zeros(shape.head_fields, np.int64)
         zeros = np.broadcast_to(np.int64(0), shape.width)
         if shape.counted:
@@ -121,11 +104,7 @@ class BlockVector:
         return cls(head, pools, shared)
 
     def block(self, shape: BlockShape, number: int) -> Integers:
-        """The fields of one block, int64, by its number.
-
-        Raises:
-            SecureSumError: another length or type than the shape says.
-        """
+        """One block's fields, int64. Raises SecureSumError: not the shape's length or type."""
         if number == 0:
             values: Any = self.head
         elif number < shape.first_pool:
@@ -133,16 +112,9 @@ class BlockVector:
         else:
             pool = number - shape.first_pool
             values = self.pools[pool] if len(self.pools) == shape.pools else None
-        if (
-            not isinstance(values, np.ndarray)
-            or values.dtype != np.int64
-            or values.shape != (shape.fields(number),)
-        ):
+        length = (shape.fields(number),)
+        if not isinstance(values, np.ndarray) or (values.dtype, values.shape) != (np.int64, length):
             dtype, form = getattr(values, "dtype", None), getattr(values, "shape", None)
-            raise SecureSumError(
-                "not the block that the shape says",
-                field=f"block {number}",
-                value=(dtype, form, len(self.pools)),
-                remedy=f"int64 [{shape.fields(number)}]",
-            )
+            problem, remedy = "not the block that the shape says", f"int64 [{shape.fields(number)}]"
+            raise SecureSumError(problem, f"block {number}", (dtype, form, len(self.pools)), remedy)
         return values

@@ -75,11 +75,7 @@ def proved_head(
 
 
 def check_seed(book: KeyBook, position: int, seed: bytes) -> None:
-    """Refuse a self-mask seed of block 0 that its owner did not commit to.
-
-    Raises:
-        RoundRefusedError: `not-proved`, blaming the owner.
-    """
+    """Refuse a seed of block 0 that its owner, who is blamed, did not commit to: `not-proved`."""
     if seed_commitment(book.plan, book.names[position], seed) != book.keys[position].commitment:
         raise _unproved("a seed that was not committed to", book, position)
 
@@ -97,31 +93,22 @@ def dropped_pairs(
     private, plan, alive = X25519PrivateKey.from_private_bytes(mask_key), book.plan, set(survivors)
     if private.public_key().public_bytes_raw() != book.keys[position].masking:
         raise _unproved("not the key that was advertised", book, position)
-    return {
-        other: pair_seeds(
-            private,
-            book.masking_key(other),
-            federation=plan.roster.federation,
-            round_number=plan.round,
-            blocks=blocks,
-            low=min(position, other),
-            high=max(position, other),
-        )
-        for other in book.neighbours(position)
-        if other in alive
-    }
+    place = {"round_number": plan.round, "blocks": blocks}
+    found = dict[int, list[bytes]]()
+    for other in filter(alive.__contains__, book.neighbours(position)):
+        low, high = sorted((position, other))
+        key, federation = book.masking_key(other), plan.roster.federation
+        found[other] = pair_seeds(private, key, federation=federation, low=low, high=high, **place)
+    return found
 
 
 def _check_positions(book: KeyBook, survivors: Sequence[int], dropped: Sequence[int]) -> None:
     """Refuse positions that come twice or are on no list."""
     everyone = (*survivors, *dropped)
     if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
+        remedy = "discard the round, begin the next"
         raise RoundRefusedError(
-            RoundReason.NOT_PROVED,
-            "positions of nobody",
-            field="survivors",
-            value=len(survivors),
-            remedy="discard the round, begin the next",
+            RoundReason.NOT_PROVED, "positions of nobody", "survivors", len(survivors), remedy
         )
 
 
@@ -140,41 +127,30 @@ def _add_heads(adder: Adder, book: KeyBook, survivors: Sequence[int], proof: Cou
 def _check_exact(counts: Integers, survivors: int, unit: int) -> None:
     """Refuse counts that are not one a survivor, where no noise hides them."""
     if int(counts.min()) < 0 or int(counts.sum()) != survivors * unit:
-        raise RefusedError(
-            Reason.OUT_OF_RANGE,
-            "not one pool a survivor",
-            field="counts",
-            value=f"{survivors} survivors",
-            remedy="discard the round: a client counted itself more or less than once",
-        )
+        problem = "not one pool a survivor"
+        remedy = "discard the round: a client counted itself more or less than once"
+        raise RefusedError(Reason.OUT_OF_RANGE, problem, "counts", f"{survivors} survivors", remedy)
 
 
 def _masks(
     book: KeyBook, survivors: Sequence[int], dropped: Sequence[int], proof: CountProof
 ) -> Slots:
-    """What is left of all masks in the sum of block 0, from secrets that are each checked
-    against ADVERTISE.
-    """
+    """What is left of all masks in block 0's sum, each secret checked against ADVERTISE."""
     for position, seed in zip(survivors, proof.seeds, strict=True):
         check_seed(book, position, seed)
-    pairs = {
-        position: {
-            other: seeds[0]
-            for other, seeds in dropped_pairs(book, position, key, survivors, 1).items()
-        }
-        for position, key in zip(dropped, proof.mask_keys, strict=True)
-    }
-    seeds = dict(zip(survivors, proof.seeds, strict=True))
-    return np.ascontiguousarray(
-        unmask_sum(
-            book.plan.numbers(0), self_seeds=seeds, dropped=pairs, modulus=book.plan.layout.modulus
-        )
-    )
+    pairs = {}
+    for position, key in zip(dropped, proof.mask_keys, strict=True):
+        seeds = dropped_pairs(book, position, key, survivors, 1)
+        pairs[position] = {other: first for other, (first,) in seeds.items()}
+    own = dict(zip(survivors, proof.seeds, strict=True))
+    numbers, modulus = book.plan.numbers(0), book.plan.layout.modulus
+    masks = unmask_sum(numbers, self_seeds=own, dropped=pairs, modulus=modulus)
+    return np.ascontiguousarray(masks)
 
 
 def _unproved(problem: str, book: KeyBook, position: int) -> RoundRefusedError:
     name = book.names[position]
     remedy = "discard the round, and begin another without the client named"
     return RoundRefusedError(
-        RoundReason.NOT_PROVED, problem, field="evidence", value=name, remedy=remedy, blamed=[name]
+        RoundReason.NOT_PROVED, problem, "evidence", name, remedy, blamed=[name]
     )

@@ -54,20 +54,10 @@ class Applied:
 
     @classmethod
     def decode(cls, data: bytes) -> Applied:
-        """The inverse.
-
-        Raises:
-            RefusedError: `truncated`.
-        """
+        """The inverse. Raises RefusedError: `truncated`."""
         if len(data) < APPLIED_BYTES:
-            remedy = "send it as it was written"
-            raise RefusedError(
-                Reason.TRUNCATED,
-                "shorter than its digests",
-                field="body",
-                value=len(data),
-                remedy=remedy,
-            )
+            problem, remedy = "shorter than its digests", "send it as it was written"
+            raise RefusedError(Reason.TRUNCATED, problem, "body", len(data), remedy)
         digest, state = data[:_DIGEST], data[_DIGEST : 2 * _DIGEST]
         step, round_number = _PLACE.unpack_from(data, 2 * _DIGEST)
         return cls(digest, state, (step, round_number), data[APPLIED_BYTES:])
@@ -86,10 +76,8 @@ def forks(plan: RoundPlan, mine: bytes, theirs: bytes) -> bool:
 def applied_by(
     plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None
 ) -> tuple[tuple[str, Applied], ...]:
-    """What each of these clients signed that it opened, in the order of the envelopes.
-
-    Raises:
-        RefusedError: a message that is not a signed digest of this round.
+    """What each of these clients signed that it opened, in the order of the envelopes. Raises
+    RefusedError: a message that is not a signed digest of this round.
     """
     name = commitment([plan.digest, *envelopes])
     if verified is not None and name in verified.applied:

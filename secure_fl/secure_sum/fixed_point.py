@@ -69,12 +69,12 @@ class Codec:
         """
         if not 1e-30 < limit < 1e30:
             problem, remedy = "not a size that a coordinate can have", "between 1e-30 and 1e30"
-            raise SecureSumError(problem, field="limit", value=limit, remedy=remedy)
+            raise SecureSumError(problem, "limit", limit, remedy)
         bound = layout.edge // clients if clients > 0 else 0
         if bound < FEWEST_STEPS:
             problem = f"sums in fields of {layout.bits} bits could overflow on every useful grid"
             remedy = f"1 to {layout.edge // FEWEST_STEPS} clients a round, or wider fields"
-            raise SecureSumError(problem, field="clients", value=clients, remedy=remedy)
+            raise SecureSumError(problem, "clients", clients, remedy)
         mantissa, exponent = frexp(bound / limit)
         scale = ldexp(floor(mantissa * 2**_SCALE_BITS), exponent - _SCALE_BITS)
         return cls(scale, bound)
@@ -133,11 +133,7 @@ class Digits:
         return cls(codec.scale, base, count, most)
 
     def written(self, values: Tensor) -> Tensor:
-        """Digits of values `[n]`, int64 `[count * n]`: the lowest of all values first.
-
-        Raises:
-            SecureSumError: a value is not finite.
-        """
+        """Digits of finite values `[n]`, int64 `[count * n]`: the lowest of all values first."""
         _need_finite(values, "a running statistic")
         steps = rounded(values.double().clamp(-self.limit, self.limit) * self.scale)
         found, half = list[Tensor](), self.base // 2
@@ -159,4 +155,4 @@ class Digits:
 def _need_finite(values: Tensor, what: str) -> None:
     if len(values) and not all(bool(end.isfinite()) for end in torch.aminmax(values)):
         problem, remedy = f"{what} is not finite", "lower the learning rate, or skip the round"
-        raise SecureSumError(problem, field="update", value="(hidden)", remedy=remedy)
+        raise SecureSumError(problem, "update", "(hidden)", remedy)

@@ -22,18 +22,12 @@ _COUNT, _LENGTH = struct.Struct(">I"), struct.Struct(">Q")
 
 def frames(items: Sequence[bytes]) -> bytes:
     """Several byte strings as one: how many, then each behind its length in eight bytes."""
-    return b"".join(
-        [
-            _COUNT.pack(len(items)),
-            *chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items),
-        ]
-    )
+    parts = chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items)
+    return b"".join([_COUNT.pack(len(items)), *parts])
 
 
 def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
-    """(`frames` of items that are not there yet, the places where they go): for items too large to
-    be copied.
-    """
+    """(`frames` of items still to come, the places for them): too large to be copied."""
     data = np.empty(_COUNT.size + sum(_LENGTH.size + length for length in lengths), np.uint8).data
     _COUNT.pack_into(data, 0, len(lengths))
     start, places = _COUNT.size, []
@@ -91,13 +85,8 @@ class BodyReader(Generic[Bytes]):
     def take(self, count: int) -> Bytes:
         """The next bytes, so many."""
         if count > self.left:
-            raise RefusedError(
-                Reason.TRUNCATED,
-                "shorter than its fields",
-                field="body",
-                value=len(self._data),
-                remedy="send it as it was written",
-            )
+            problem, remedy = "shorter than its fields", "send it as it was written"
+            raise RefusedError(Reason.TRUNCATED, problem, "body", len(self._data), remedy)
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -121,13 +110,8 @@ class BodyReader(Generic[Bytes]):
         """What `frames` wrote: as many items as expected, and nothing after them."""
         count = self.number(4)
         if expected not in (None, count):
-            raise RefusedError(
-                Reason.WRONG_CHUNK,
-                f"{expected} parts are expected",
-                field="message",
-                value=count,
-                remedy="send all of them, once",
-            )
+            problem, remedy = f"{expected} parts are expected", "send all of them, once"
+            raise RefusedError(Reason.WRONG_CHUNK, problem, "message", count, remedy)
         if count * _LENGTH.size > self.left:
             raise malformed("more items than bytes")
         found = [self.take(self.number(8)) for _ in range(count)]
@@ -143,4 +127,4 @@ class BodyReader(Generic[Bytes]):
 def malformed(problem: str) -> RefusedError:
     """The refusal of a body that no honest sender writes."""
     remedy = "send the message as it was written"
-    return RefusedError(Reason.MALFORMED, problem, field="body", value="(hidden)", remedy=remedy)
+    return RefusedError(Reason.MALFORMED, problem, "body", "(hidden)", remedy)

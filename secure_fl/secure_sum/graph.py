@@ -27,9 +27,7 @@ _LABEL = b"secure_fl/secure-sum/graph/v1"
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Neighbours of every roster position, ascending; `threshold` of each closed neighbourhood's
-    shares open a secret.
-    """
+    """Neighbours by roster position, ascending; `threshold` of a closed neighbourhood open."""
 
     neighbours: tuple[tuple[int, ...], ...]
     threshold: int
@@ -40,9 +38,7 @@ class Neighbourhoods:
         return len(self.neighbours[0])
 
     def holders(self, client: int) -> tuple[int, ...]:
-        """Who holds shares of a client's secrets, itself among them; share number h + 1 belongs to
-        the h-th.
-        """
+        """Who holds a client's shares, itself among them; the h-th holds share h + 1."""
         return self._holders[client]
 
     @cached_property
@@ -50,15 +46,10 @@ class Neighbourhoods:
         return tuple(tuple(sorted((*near, client))) for client, near in enumerate(self.neighbours))
 
     def stranded(self, survivors: Sequence[int]) -> tuple[int, ...]:
-        """Clients whose secrets the survivors cannot open, since fewer than the threshold hold
-        shares: then the round must end.
-        """
+        """Clients whose secrets the survivors cannot open: then the round must end."""
         alive = set(survivors)
-        return tuple(
-            i
-            for i in range(len(self.neighbours))
-            if len(alive.intersection(self.holders(i))) < self.threshold
-        )
+        left = [len(alive.intersection(holders)) for holders in self._holders]
+        return tuple(client for client, count in enumerate(left) if count < self.threshold)
 
 
 def draw(
@@ -78,12 +69,8 @@ def draw(
     """
     count = len(committed_keys)
     if count < 2 or len(set(committed_keys)) != count:
-        raise SecureSumError(
-            "two or more different keys are needed",
-            field="roster",
-            value=count,
-            remedy="every client commits to keys of its own",
-        )
+        remedy = "every client commits to keys of its own"
+        raise SecureSumError("two or more different keys are needed", "roster", count, remedy)
     if degree is None or degree >= count - 1:
         rows = tuple(tuple(j for j in range(count) if j != i) for i in range(count))
     else:
@@ -110,18 +97,12 @@ def commitment(committed_keys: Sequence[bytes]) -> bytes:
 
 def _check_degree(degree: int) -> None:
     if degree < 2 or degree % 2:
-        raise SecureSumError(
-            "degree must be even",
-            field="degree",
-            value=degree,
-            remedy="take `smallest_degree`, or leave it out for the complete graph",
-        )
+        remedy = "take `smallest_degree`, or leave it out for the complete graph"
+        raise SecureSumError("degree must be even", "degree", degree, remedy)
 
 
 def _permutation(seed: bytes, count: int) -> list[int]:
-    """Fisher and Yates' shuffle by 64-bit words of the seed's stream; the bias of a remainder is
-    below count/2^64.
-    """
+    """Fisher and Yates' shuffle by 64-bit words of the stream; bias below count/2^64."""
     words = expand(seed, count).tolist()
     ring = list(range(count))
     for last in range(count - 1, 0, -1):

@@ -116,11 +116,11 @@ class Frame:
         """
         if not 0 <= pool < self.pools:
             remedy = f"choose among 0..{self.pools - 1}"
-            raise SecureSumError("no such pool", field="pool", value="not shown", remedy=remedy)
+            raise SecureSumError("no such pool", "pool", "not shown", remedy)
         if (yes is None) != (self.bit == 0):
             problem = "a bit is missing, or there is no field for it"
             remedy = "pass it where the frame has a bit, and there alone"
-            raise SecureSumError(problem, field="yes", value="not shown", remedy=remedy)
+            raise SecureSumError(problem, "yes", "not shown", remedy)
         made = self.cut(torch.zeros(self.fields, dtype=torch.int64))
         if self.counts:
             made.head[pool] = self.unit
@@ -211,14 +211,12 @@ class Grid:
         return first, _Part(pooled, self.weighted, self.codec, self._digits)
 
     def blocks(self, update: Tensor, pool: int, weight: float = 1.0) -> Blocks:
-        """One client's vector from its change `[shared + pooled]`: shared part first.
-
-        Raises:
-            SecureSumError: another length, no such pool, or a value that is not finite.
+        """One client's vector from its change `[shared + pooled]`: shared part first. Raises
+        SecureSumError: another length, no such pool, or a value that is not finite.
         """
         if update.shape != (self.shared + self.pooled,):
             value, remedy = tuple(update.shape), f"pass shape [{self.shared + self.pooled}]"
-            raise SecureSumError("not one update", field="update", value=value, remedy=remedy)
+            raise SecureSumError("not one update", "update", value, remedy)
         full = self.limit * self.codec.scale
         steps = int(weight * full)
         if self.weighted:

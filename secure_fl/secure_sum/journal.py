@@ -66,10 +66,8 @@ class Sums:
 
     def encode(self) -> bytes:
         """Facts, heads, words; and BLAKE3 over them before."""
-        facts = {
-            "survivors": list(self.survivors),
-            "uploads": {name: digest.hex() for name, digest in self.uploads.items()},
-        }
+        uploads = {name: digest.hex() for name, digest in self.uploads.items()}
+        facts = {"survivors": list(self.survivors), "uploads": uploads}
         words = (row.astype("<u8", copy=False).tobytes() for row in self.words)
         body = frames([canonical(facts), *self.heads, *words])
         return blake3(body).digest() + body
@@ -143,35 +141,19 @@ class RoundJournal:
         return [body if kind == _TAKEN else None for kind, body in found[1:]]
 
     def take(self, data: bytes) -> None:
-        """Write down a message that was taken; it is on the disk when the step ends.
-
-        Raises:
-            FileError: it cannot be written.
-        """
+        """Write down a message; it is on the disk when the step ends. Raises FileError."""
         self._append(_TAKEN, data, synced=False)
 
     def end(self) -> None:
-        """Mark the end of a step, and see to it that all up to here is on the disk.
-
-        Raises:
-            FileError: it cannot be written.
-        """
+        """End a step: all up to here is on the disk. Raises FileError."""
         self._append(_ENDED, b"", synced=True)
 
     def keep(self, sums: Sums) -> None:
-        """Write down what uploads came to, before the step with them is marked as ended.
-
-        Raises:
-            FileError: it cannot be written.
-        """
+        """Write down what uploads came to, before their step ends. Raises FileError."""
         write_atomically(self._sums, sums.encode())
 
     def sums(self) -> Sums:
-        """What was kept.
-
-        Raises:
-            SecureSumError: damaged or gone.
-        """
+        """What was kept. Raises SecureSumError: damaged or gone."""
         try:
             return Sums.decode(read_bytes(self._sums, most=_LARGEST))
         except (RefusedError, ValueError):
@@ -193,7 +175,7 @@ class RoundJournal:
         if self._broken:  # or it would be played again without what could not be written
             problem, remedy = "could not be written before", "make room, and make the server again"
             path = self._path
-            raise FileError(problem, field=path.name, value=str(path), remedy=remedy)
+            raise FileError(problem, path.name, str(path), remedy)
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND, PRIVATE)
             try:
@@ -215,7 +197,7 @@ class RoundJournal:
 
     def _damaged(self, path: Path) -> SecureSumError:
         problem, remedy = "damaged, or another plan's", "remove it, and take the next round number"
-        return SecureSumError(problem, field="round journal", value=str(path), remedy=remedy)
+        return SecureSumError(problem, "round journal", str(path), remedy)
 
 
 def last_round(folder: Path) -> int:

@@ -40,18 +40,11 @@ class FieldLayout:
 
     def __post_init__(self) -> None:
         check_modulus(self.modulus)
-        if (
-            not 2 <= self.bits <= WIDEST
-            or self.fields_per_slot < 1
-            or 2 * self.edge * self._ones() >= self.modulus
-        ):
-            raise SecureSumError(
-                "fields do not fit the slot",
-                field="layout",
-                value=(self.bits, self.fields_per_slot, self.modulus),
-                remedy="fewer or narrower fields: a slot of sums at the edge must stay below half "
-                "of the modulus",
-            )
+        narrow = 2 <= self.bits <= WIDEST and self.fields_per_slot >= 1
+        if not narrow or 2 * self.edge * self._ones() >= self.modulus:
+            found = (self.bits, self.fields_per_slot, self.modulus)
+            remedy = "fewer or narrower fields: sums at the edge stay below half of the modulus"
+            raise SecureSumError("fields do not fit the slot", "layout", found, remedy)
 
     @classmethod
     def words(cls) -> FieldLayout:
@@ -77,12 +70,8 @@ class FieldLayout:
             SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
-            raise SecureSumError(
-                "not a vector of signed integers",
-                field="values",
-                value=(values.dtype, values.shape),
-                remedy="quantise first",
-            )
+            problem = "not a vector of signed integers"
+            raise SecureSumError(problem, "values", (values.dtype, values.shape), "quantise first")
         packed: Slots = np.empty(self.slots(len(values)), np.uint64)
         work = np.empty(min(RUN, len(packed)), np.uint64)
         for start, stop in runs(len(packed)):
@@ -105,15 +94,9 @@ class FieldLayout:
         slots = self.slots(len(values))
         used = min(len(out), max(slots - start, 0))
         out[used:] = 0
-        bounds = [
-            (plane * slots + start, min(plane * slots + start + used, len(values)))
-            for plane in range(self.fields_per_slot)
-        ]
-        self._pack_planes(
-            out[:used].view(np.int64),
-            [values[low:high] for low, high in bounds],
-            work[:used].view(np.int64),
-        )
+        starts = [plane * slots + start for plane in range(self.fields_per_slot)]
+        planes = [values[first : first + used] for first in starts]
+        self._pack_planes(out[:used].view(np.int64), planes, work[:used].view(np.int64))
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
         """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude
@@ -125,19 +108,11 @@ class FieldLayout:
         """
         check_slots(slots)
         if len(slots) != self.slots(fields):
-            raise SecureSumError(
-                "wrong number of slots",
-                field="slots",
-                value=len(slots),
-                remedy=f"{fields} fields take {self.slots(fields)} slots",
-            )
+            remedy = f"{fields} fields take {self.slots(fields)} slots"
+            raise SecureSumError("wrong number of slots", "slots", len(slots), remedy)
         if self.modulus != WORDS and len(slots) and int(slots.max()) >= self.modulus:
-            raise SecureSumError(
-                "a residue is not below the modulus",
-                field="slots",
-                value="(hidden)",
-                remedy="reduce the sum before it is unpacked",
-            )
+            remedy = "reduce the sum before it is unpacked"
+            raise SecureSumError("a residue is not below the modulus", "slots", "(hidden)", remedy)
         values = np.empty(fields, np.int64)
         half, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
         for start, stop in runs(len(slots)):
@@ -152,17 +127,10 @@ class FieldLayout:
     def _pack_planes(
         self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]
     ) -> None:
-        """Pack one run of slots from the same run of every plane; the last planes of a vector may
-        end early.
-        """
+        """Pack one run of slots from each plane's; the last planes may end early."""
         if any(magnitude(plane) > self.edge for plane in planes):
-            remedy = "clamp, or derive a coarser grid"
-            raise SecureSumError(
-                "a value lies beyond its field",
-                field="values",
-                value=f"|value| > {self.edge}",
-                remedy=remedy,
-            )
+            problem, remedy = "a value lies beyond its field", "clamp, or derive a coarser grid"
+            raise SecureSumError(problem, "values", f"|value| > {self.edge}", remedy)
         *rest, last = planes
         total[: len(last)], total[len(last) :] = last, 0
         for plane in reversed(rest):

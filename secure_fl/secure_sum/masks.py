@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
@@ -33,6 +34,7 @@ from secure_fl.crypto.key_streams import (
     reduce,
 )
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.framing import sized
 
 _PAIR = b"secure_fl/secure-sum/pair-seed/v2"
 _HKDF_MOST = 255 * 32
@@ -64,22 +66,13 @@ class UsedSeeds:
         self._window = max(self._window, window)
 
     def spend(self, seeds: Iterable[bytes]) -> None:
-        """Record the seeds of one block, or none and raise.
-
-        Raises:
-            SecureSumError: one was spent before, or comes twice.
-        """
-        digests = [
-            hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds
-        ]
+        """Record one block's seeds, or none and raise SecureSumError: one was spent before."""
+        named = (hashlib.blake2b(seed, digest_size=16, salt=self._salt) for seed in seeds)
+        digests = [each.digest() for each in named]
         block = frozenset(digests)
         if len(block) != len(digests) or not self._digests.isdisjoint(block):
-            raise SecureSumError(
-                "a mask seed may be used once",
-                field="seed",
-                value="(hidden)",
-                remedy="draw new seeds, or leave this round",
-            )
+            remedy = "draw new seeds, or leave this round"
+            raise SecureSumError("a mask seed may be used once", "seed", "(hidden)", remedy)
         self._blocks.append(block)
         self._digests |= block
         while len(self._blocks) > self._window:
@@ -87,9 +80,7 @@ class UsedSeeds:
 
 
 def self_seeds(blocks: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[bytes]:
-    """One fresh self-mask seed of 32 bytes for each block, independent of clock, rank and every
-    other seed.
-    """
+    """One fresh self-mask seed of 32 bytes for each block, independent of all else."""
     return [randomness(KEY_BYTES) for _ in range(blocks)]
 
 
@@ -123,12 +114,8 @@ def pair_seeds(
         SecureSumError: positions out of order, a number out of range, or a public key of low order.
     """
     if not 0 <= low < high < 2**32 or not 0 <= round_number < 2**64 or not 1 <= blocks < 2**32:
-        raise SecureSumError(
-            "numbers out of order or range",
-            field="pair seed",
-            value={"low": low, "high": high, "round": round_number, "blocks": blocks},
-            remedy="low < high",
-        )
+        found = {"low": low, "high": high, "round": round_number, "blocks": blocks}
+        raise SecureSumError("numbers out of order or range", "pair seed", found, "low < high")
     shared = _agreed(own_private, their_public, (low, high))
     return _derive(shared, federation, round_number, blocks, low, high)
 
@@ -150,12 +137,8 @@ def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: 
         SecureSumError: no neighbours, itself among them, or a seed spent before.
     """
     if own in pairs or not pairs:
-        raise SecureSumError(
-            "a client needs neighbours other than itself",
-            field="pairs",
-            value=sorted(pairs),
-            remedy="at least two clients in a round",
-        )
+        problem = "a client needs neighbours other than itself"
+        raise SecureSumError(problem, "pairs", sorted(pairs), "at least two clients in a round")
     used.spend([self_seed, *pairs.values()])
     return [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())]
 
@@ -184,12 +167,10 @@ def unmask_sum(
     both = self_seeds.keys() & dropped.keys()
     strangers = {i for pairs in dropped.values() for i in pairs} - self_seeds.keys()
     if not self_seeds or both or strangers:
-        raise SecureSumError(
-            "survivors and dropped clients must be disjoint, and pairs join the two",
-            field="survivors",
-            value={"both": sorted(both), "not survivors": sorted(strangers)},
-            remedy="use the one survivor set that was agreed on",
-        )
+        problem = "survivors and dropped clients must be disjoint, and pairs join the two"
+        remedy = "use the one survivor set that was agreed on"
+        found = {"both": sorted(both), "not survivors": sorted(strangers)}
+        raise SecureSumError(problem, "survivors", found, remedy)
     terms = [(seed, 1) for seed in self_seeds.values()]
     terms += [(seed, _sign(i, d)) for d, pairs in dropped.items() for i, seed in pairs.items()]
     total: Slots = np.zeros(slots, np.uint64)
@@ -198,18 +179,10 @@ def unmask_sum(
 
 
 def subtract(total: Slots, masks: Slots, modulus: int) -> None:
-    """total − masks modulo the modulus, in place; both are below it.
-
-    Raises:
-        SecureSumError: vectors of different lengths.
-    """
+    """total − masks modulo the modulus, in place. Raises SecureSumError: unequal lengths."""
     if total.shape != masks.shape:
-        raise SecureSumError(
-            "masks of another length",
-            field="masks",
-            value=(total.shape, masks.shape),
-            remedy="unmask each block by itself",
-        )
+        remedy = "unmask each block by itself"
+        raise SecureSumError("masks of another length", "masks", (total.shape, masks.shape), remedy)
     np.subtract(total, masks, out=total)
     reduce(total, modulus)
 
@@ -227,35 +200,22 @@ class SlotSum:
         self._modulus, self.count = modulus, 0
 
     def add(self, upload: Slots) -> None:
-        """Add one upload, uint64 `[slots]`.
-
-        Raises:
-            SecureSumError: another length or type, a residue that is not below the modulus, or more
-                than 2^22 uploads.
+        """Add one upload, uint64 `[slots]`. Raises SecureSumError: another length or type, a
+        residue that is not below the modulus, or more than 2^22 uploads.
         """
         check_slots(upload)
         if upload.shape != self._total.shape or self.count >= MOST_TERMS:
-            raise SecureSumError(
-                "upload of another length, or too many",
-                field="upload",
-                value=len(upload),
-                remedy=f"{len(self._total)} slots",
-            )
+            problem = "upload of another length, or too many"
+            raise SecureSumError(problem, "upload", len(upload), f"{len(self._total)} slots")
         if self._modulus != WORDS and len(upload) and int(upload.max()) >= self._modulus:
-            raise SecureSumError(
-                "a residue is not below the modulus",
-                field="upload",
-                value="(hidden)",
-                remedy="refuse the upload",
-            )
+            remedy = "refuse the upload"
+            raise SecureSumError("a residue is not below the modulus", "upload", "(hidden)", remedy)
         np.add(self._total, upload, out=self._total)
         self.count += 1
 
     def take_up(self, total: Slots, count: int) -> None:
-        """Go on with the `total` of so many uploads.
-
-        Raises:
-            SecureSumError: another length or type, or a residue that is not below the modulus.
+        """Go on with the `total` of so many uploads. Raises SecureSumError: another length or type,
+        or a residue that is not below the modulus.
         """
         self._total, self.count = np.zeros(self._total.shape, np.uint64), 0
         self.add(total)
@@ -273,30 +233,19 @@ def _agreed(own: X25519PrivateKey, theirs: X25519PublicKey, pair: tuple[int, int
     try:
         return own.exchange(theirs)
     except ValueError:
-        raise SecureSumError(
-            "a public key of low order",
-            field="pair seed",
-            value=pair,
-            remedy="refuse its owner's keys",
-        ) from None
+        remedy = "refuse its owner's keys"
+        raise SecureSumError("a public key of low order", "pair seed", pair, remedy) from None
 
 
 def _derive(
     shared: bytes, federation: str, round_number: int, blocks: int, low: int, high: int
 ) -> list[bytes]:
-    """Blocks' seeds are consecutive parts of HKDF's output, as many at a time as it gives; `info`
-    says which come first.
-    """
+    """Blocks' seeds are consecutive parts of HKDF's output; `info` says the first of each."""
     name, most, seeds = federation.encode(), _HKDF_MOST // KEY_BYTES, list[bytes]()
     for first in range(0, blocks, most):
         length = KEY_BYTES * min(most, blocks - first)
-        info = (
-            _PAIR
-            + len(name).to_bytes(4, "big")
-            + name
-            + round_number.to_bytes(8, "big")
-            + b"".join(n.to_bytes(4, "big") for n in (first, low, high))
-        )
+        numbers = struct.pack(">QIII", round_number, first, low, high)
+        info = _PAIR + sized(name) + numbers
         made = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(shared)
         seeds += [made[start : start + KEY_BYTES] for start in range(0, length, KEY_BYTES)]
     return seeds

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -61,70 +61,98 @@ class RoundRefusedError(SecureSumError):
         self,
         reason: RoundReason,
         problem: str,
-        *,
         field: str,
         value: object,
         remedy: str,
         blamed: Sequence[str] = (),
     ) -> None:
         self.reason, self.blamed = reason, tuple(blamed)
-        super().__init__(f"{problem} [{reason}]", field=field, value=value, remedy=remedy)
+        super().__init__(f"{problem} [{reason}]", field, value, remedy)
+
+
+class _Kind(NamedTuple):
+    """How a field of a body is written, and read again."""
+
+    write: Callable[[Any], bytes]
+    read: Callable[[BodyReader[bytes]], Any]
+
+
+def _written(head: Integers) -> bytes:
+    return struct.pack(">I", head.size) + head.astype(">i8").tobytes()
+
+
+def _read(reader: BodyReader[bytes]) -> Integers:
+    return np.frombuffer(reader.take(8 * reader.number(4)), ">i8").astype(np.int64)
+
+
+_RAW = _Kind(bytes, lambda reader: reader.take(_KEY_BYTES))
+"""A key, a digest or a view: 32 bytes."""
+_POSITIONS = _Kind(position_list, BodyReader.positions)
+_NUMBER = _Kind(lambda number: int(number).to_bytes(2, "big"), lambda reader: reader.number(2))
+_FRAMES = _Kind(frames, lambda reader: tuple(reader.frames()))
+_INTEGERS = _Kind(_written, _read)
+
+
+class _Body:
+    """A body of fields one after the other, each of its kind."""
+
+    kinds: ClassVar[tuple[_Kind, ...]]
+
+    def encode(self) -> bytes:
+        """The fields, one after the other."""
+        values = [getattr(self, each.name) for each in fields(self)]  # type: ignore[arg-type]
+        return b"".join(kind.write(value) for kind, value in zip(self.kinds, values, strict=True))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
+        found = cls(*(kind.read(reader) for kind in cls.kinds))
+        reader.end()
+        return found
 
 
 @dataclass(frozen=True)
-class Advertise:
+class Advertise(_Body):
     """What a client makes known of its secrets of this round, 32 bytes each.
 
     Args:
         sealing: public key that seals shares; its private half is never reconstructed.
         masking: public key that makes pair seeds.
         commitment: to its self-mask seed of block 0, which is shown when the counts are proved.
+
+    Raises:
+        RefusedError: `malformed` where one key serves two purposes.
     """
 
+    kinds = (_RAW, _RAW, _RAW)
     sealing: bytes
     masking: bytes
     commitment: bytes
 
-    def encode(self) -> bytes:
-        """The keys and the commitment, one after the other: 96 bytes."""
-        return self.sealing + self.masking + self.commitment
-
-    @classmethod
-    def decode(cls, data: bytes) -> Advertise:
-        """The message that `encode` gives these bytes for; no other bytes are taken."""
-        reader = BodyReader(data)
-        found = cls(reader.take(_KEY_BYTES), reader.take(_KEY_BYTES), reader.take(_KEY_BYTES))
-        reader.end()
-        if found.sealing == found.masking:
+    def __post_init__(self) -> None:
+        if self.sealing == self.masking:
             raise malformed("one key for two purposes")
-        return found
 
     def check(self, owner: str) -> None:
-        """Refuse keys of low order, or in another spelling than their one.
-
-        Raises:
-            RefusedError: `wrong-key`.
-        """
+        """Refuse keys of low order, or in another spelling than their one: `wrong-key`."""
         for key in (self.sealing, self.masking):
             check_agreement_key(key, owner)
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Sealed shares: from a client, by reader; from the server, by dealer, with the positions of
-    all who dealt.
-    """
+    """Sealed shares by reader, from a client; by dealer, with all dealers, from the server."""
 
     dealers: tuple[int, ...]
     boxes: tuple[tuple[int, bytes], ...] = field(repr=False)
 
     def encode(self) -> bytes:
         """Positions, then (position, box) in ascending order."""
-        body = [
-            position_list(self.dealers),
-            position_list([position for position, _ in self.boxes]),
-        ]
-        return b"".join([*body, *(sized(box) for _, box in self.boxes)])
+        readers = position_list([position for position, _ in self.boxes])
+        return b"".join(
+            [position_list(self.dealers), readers, *(sized(box) for _, box in self.boxes)]
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Boxes:
@@ -137,90 +165,40 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Dealers:
+class Dealers(_Body):
     """From a client: those whose boxes do not open for it. From the server: those who stay."""
 
+    kinds = (_POSITIONS,)
     positions: tuple[int, ...]
-
-    def encode(self) -> bytes:
-        """The positions, behind their number."""
-        return position_list(self.positions)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Dealers:
-        """The message that `encode` gives these bytes for; no other bytes are taken."""
-        reader = BodyReader(data)
-        found = cls(reader.positions())
-        reader.end()
-        return found
 
 
 @dataclass(frozen=True)
-class Survivors:
+class Survivors(_Body):
     """U, and the 32-byte view that it makes together with round, plan, keys and dealers."""
 
+    kinds = (_RAW, _POSITIONS)
     view: bytes
     survivors: tuple[int, ...]
 
-    def encode(self) -> bytes:
-        """The view, then the positions."""
-        return self.view + position_list(self.survivors)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Survivors:
-        """The message that `encode` gives these bytes for; no other bytes are taken."""
-        reader = BodyReader(data)
-        found = cls(reader.take(32), reader.positions())
-        reader.end()
-        return found
-
 
 @dataclass(frozen=True)
-class Agreement:
-    """What a survivor signs, once a round: the view and how many survive in it."""
+class Agreement(_Body):
+    """What a survivor signs, once a round: the view and how many survive in it, 34 bytes."""
 
+    kinds = (_RAW, _NUMBER)
     view: bytes
     survivors: int
 
-    def encode(self) -> bytes:
-        """The view, then the number in two bytes: 34 bytes."""
-        return self.view + self.survivors.to_bytes(2, "big")
-
-    @classmethod
-    def decode(cls, data: bytes) -> Agreement:
-        """The message that `encode` gives these bytes for; no other bytes are taken."""
-        reader = BodyReader(data)
-        found = cls(reader.take(32), reader.number(2))
-        reader.end()
-        return found
-
 
 @dataclass(frozen=True)
-class OpenRequest:
-    """The server asks for shares, and says of whom and why: signatures, an encrypted sum of counts,
-    or a signed opening of it.
-    """
+class OpenRequest(_Body):
+    """A request for shares: of whom, and why (signatures, sum of counts, or a signed opening)."""
 
+    kinds = (_RAW, _POSITIONS, _POSITIONS, _FRAMES)
     view: bytes
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
     evidence: tuple[bytes, ...] = field(repr=False)
-
-    def encode(self) -> bytes:
-        """The view, both sets of positions, then the evidence."""
-        return (
-            self.view
-            + position_list(self.survivors)
-            + position_list(self.dropped)
-            + frames(self.evidence)
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> OpenRequest:
-        """The message that `encode` gives these bytes for; no other bytes are taken."""
-        reader = BodyReader(data)
-        view, survivors, dropped = reader.take(32), reader.positions(), reader.positions()
-        return cls(view, survivors, dropped, tuple(reader.frames()))
 
 
 @dataclass(frozen=True)
@@ -245,20 +223,14 @@ class CountProof:
     def of(
         cls, evidence: Sequence[bytes], survivors: int, dropped: int, *, masked: bool
     ) -> CountProof:
-        """The proof out of a request's evidence.
-
-        Raises:
-            RoundRefusedError: `not-proved` for more or fewer parts than there are clients.
+        """The proof out of a request's evidence. Raises RoundRefusedError: `not-proved` for more or
+        fewer parts than there are clients.
         """
         sizes = [survivors * _KEY_BYTES, dropped * _KEY_BYTES] if masked else [0, 0]
         if len(evidence) != survivors + 2 or [len(part) for part in evidence[-2:]] != sizes:
             remedy = "send every survivor's signed block 0, and what takes its masks off"
             raise RoundRefusedError(
-                RoundReason.NOT_PROVED,
-                "no proof of the counts",
-                field="evidence",
-                value=len(evidence),
-                remedy=remedy,
+                RoundReason.NOT_PROVED, "no proof of the counts", "evidence", len(evidence), remedy
             )
         seeds, keys = (
             [part[at : at + _KEY_BYTES] for at in range(0, len(part), _KEY_BYTES)]
@@ -269,9 +241,7 @@ class CountProof:
 
 @dataclass(frozen=True)
 class Revealed:
-    """Shares that a client gives out: (block or `MASK_KEY`, owner's position, share); and the pools
-    that it found to pass.
-    """
+    """A client's shares: (block or `MASK_KEY`, owner, share), and pools that it found to pass."""
 
     passing: tuple[int, ...]
     shares: tuple[tuple[int, int, bytes], ...] = field(repr=False)
@@ -301,31 +271,13 @@ class Revealed:
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(_Body):
     """The opened head and the pools that pass, as whoever opened it signs them."""
 
+    kinds = (_RAW, _INTEGERS, _POSITIONS)
     view: bytes
     head: Integers
     passing: tuple[int, ...]
-
-    def encode(self) -> bytes:
-        """The view, the fields as int64, then the pools."""
-        return (
-            self.view
-            + struct.pack(">I", self.head.size)
-            + self.head.astype(">i8").tobytes()
-            + position_list(self.passing)
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Counts:
-        """The message that `encode` gives these bytes for; no other bytes are taken."""
-        reader = BodyReader(data)
-        view, fields = reader.take(32), reader.number(4)
-        head = np.frombuffer(reader.take(8 * fields), ">i8").astype(np.int64)
-        found = cls(view, head, reader.positions())
-        reader.end()
-        return found
 
 
 def accept(
@@ -348,9 +300,7 @@ def accept(
         if header.chunk == chunk:
             return header, parse(body)
         problem, remedy = f"chunk {chunk} is expected", "send chunks in order"
-        raise RefusedError(
-            Reason.WRONG_CHUNK, problem, field="chunk", value=header.chunk, remedy=remedy
-        )
+        raise RefusedError(Reason.WRONG_CHUNK, problem, "chunk", header.chunk, remedy)
     except RefusedError:
         seen.forget(header)
         raise

@@ -47,12 +47,9 @@ class Opened:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it (BLAKE3), for comparing what parties opened. Sums fit 32 bits:
-        `open_sum` saw to it.
-        """
-        numbers = struct.pack(
-            f">II{len(self.passing)}H", self.survivors, len(self.passing), *self.passing
-        )
+        """32 bytes over all of it (BLAKE3). Sums fit 32 bits: `open_sum` saw to it."""
+        count = len(self.passing)
+        numbers = struct.pack(f">II{count}H", self.survivors, count, *self.passing)
         digest = blake3(b"secure-fl opened sums 1|" + numbers)
         for part in (self.head, self.shared, *(self.pools[pool] for pool in sorted(self.pools))):
             digest.update(struct.pack(">q", -1 if part is None else part.size))
@@ -81,19 +78,14 @@ class SumOpener:
         return self._cipher
 
     def open_counts(self, head: Integers, survivors: int) -> tuple[Integers, tuple[int, ...]]:
-        """Head and passing pools, from the opened head.
-
-        Raises:
-            RoundRefusedError: `out-of-turn` for a second opening; `too-few`.
+        """Head and passing pools, from the opened head. Raises RoundRefusedError: `out-of-turn` for
+        a second opening; `too-few`.
         """
         if self._head is not None:
             raise _twice("counts")
         need(survivors, self._plan.survivors_needed, "survivors")
-        self._head, self._survivors, self.passing = (
-            head,
-            survivors,
-            self._plan.passing(head, survivors),
-        )
+        self._head, self._survivors = head, survivors
+        self.passing = self._plan.passing(head, survivors)
         return head, self.passing
 
     def named(self, body_hash: bytes) -> bytes:
@@ -117,19 +109,12 @@ class SumOpener:
         if not set(bodies) <= set(wanted):
             value = sorted(set(bodies) - set(wanted))
             raise RoundRefusedError(
-                RoundReason.BELOW_MINIMUM,
-                "it stays closed",
-                field="block",
-                value=value,
-                remedy="leave it out",
+                RoundReason.BELOW_MINIMUM, "it stays closed", "block", value, "leave it out"
             )
         if set(bodies) != set(wanted):
+            remedy = f"send {wanted}"
             raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN,
-                "a block is missing",
-                field="block",
-                value=sorted(bodies),
-                remedy=f"send {wanted}",
+                RoundReason.OUT_OF_TURN, "a block is missing", "block", sorted(bodies), remedy
             )
         self._done = True
         sums = {
@@ -143,9 +128,7 @@ class SumOpener:
 
 
 def once(verified: Verified | None, name: bytes, work: Callable[[], Opened]) -> Opened:
-    """Sums opened by the first of one process's clients, for all of them; the same bytes give the
-    same integers.
-    """
+    """Sums opened by one of a process's clients for all: equal bytes give equal integers."""
     if verified is None:
         return work()
     if name not in verified.opened:
@@ -155,28 +138,17 @@ def once(verified: Verified | None, name: bytes, work: Callable[[], Opened]) -> 
 
 
 def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:
-    """Bodies by the block they must be, in order.
-
-    Raises:
-        RoundRefusedError: `below-minimum` for more bodies than passed, `out-of-turn` for fewer.
+    """Bodies by the block they must be, in order. Raises RoundRefusedError: `below-minimum` for
+    more bodies than passed, `out-of-turn` for fewer.
     """
     if len(bodies) != len(wanted):
-        reason = RoundReason.BELOW_MINIMUM if len(bodies) > len(wanted) else RoundReason.OUT_OF_TURN
-        raise RoundRefusedError(
-            reason,
-            f"{len(wanted)} blocks may be opened",
-            field="blocks",
-            value=len(bodies),
-            remedy="send those that passed",
-        )
+        more = len(bodies) > len(wanted)
+        reason = RoundReason.BELOW_MINIMUM if more else RoundReason.OUT_OF_TURN
+        problem, remedy = f"{len(wanted)} blocks may be opened", "send those that passed"
+        raise RoundRefusedError(reason, problem, "blocks", len(bodies), remedy)
     return dict(zip(wanted, bodies, strict=True))
 
 
 def _twice(what: str) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.OUT_OF_TURN,
-        "opened once a round, counts before pools",
-        field=what,
-        value="(hidden)",
-        remedy="begin another round",
-    )
+    problem, remedy = "opened once a round, counts before pools", "begin another round"
+    return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, what, "(hidden)", remedy)

@@ -117,67 +117,44 @@ class RoundPlan:
         size, strangers = len(self.cohort), set(self.cohort) - set(self.roster.names("client"))
         twice = size != len(set(self.cohort))
         if strangers or twice or not self.survivors_needed <= size < 2**16:
-            raise SecureSumError(
-                "clients that cannot take part",
-                field="cohort",
-                value=sorted(strangers),
-                remedy="n_min or more of the roster",
-            )
+            problem, remedy = "clients that cannot take part", "n_min or more of the roster"
+            raise SecureSumError(problem, "cohort", sorted(strangers), remedy)
 
     def _check_counts(self) -> None:
         counts = {"minimum": self.minimum, "count_unit": self.count_unit}
         for name, value in {"fewest": self.survivors_needed, **counts}.items():
             if value < 1:
-                raise SecureSumError("too small", field=name, value=value, remedy="at least 1")
+                raise SecureSumError("too small", name, value, "at least 1")
 
     def _check_roles(self) -> None:
         if self.key_holder not in KEY_HOLDERS:
-            raise SecureSumError(
-                "unknown",
-                field="security.key_holder",
-                value=self.key_holder,
-                remedy=f"one of {KEY_HOLDERS}",
-            )
+            remedy = f"one of {KEY_HOLDERS}"
+            raise SecureSumError("unknown", "security.key_holder", self.key_holder, remedy)
         if self.roster.member(self.server).role != "server" or (
             self.opener == "authority" and self.roster.member(self.authority).role != "authority"
         ):
+            remedy = "name them as the roster does"
             raise SecureSumError(
-                "has another role",
-                field="server, authority",
-                value=(self.server, self.authority),
-                remedy="name them as the roster does",
+                "has another role", "server, authority", (self.server, self.authority), remedy
             )
 
     def _check_graph(self) -> None:
-        sparse = self.neighbourhood < len(self.cohort)
-        if not sparse or withstands(
-            self.survivors_needed,
-            self.neighbourhood - 1,
-            self.shares_needed,
-            colluders=self.colluders_allowed,
+        size, colluders, shown = len(self.cohort), self.colluders_allowed, self.survivors_needed
+        degree = self.neighbourhood - 1
+        if self.neighbourhood >= size or withstands(
+            shown, degree, self.shares_needed, colluders=colluders
         ):
             return
-        least = smallest_degree(
-            len(self.cohort),
-            colluders=self.colluders_allowed,
-            dropouts=0,
-            shown=self.survivors_needed,
-        )
-        problem = (
-            f"{self.colluders_allowed} colluders who try keys surround a client with too good odds"
-        )
-        remedy = (
-            f"at least {least}, with the default threshold; or leave it out"
-            if least < len(self.cohort) - 1
-            else "leave it out: all mask with all"
-        )
-        raise SecureSumError(problem, field="degree", value=self.degree, remedy=remedy)
+        least = smallest_degree(size, colluders=colluders, dropouts=0, shown=shown)
+        problem = f"{colluders} colluders who try keys surround a client with too good odds"
+        remedy = "leave it out: all mask with all"
+        if least < size - 1:
+            remedy = f"at least {least}, with the default threshold; or leave it out"
+        raise SecureSumError(problem, "degree", self.degree, remedy)
 
     @property
     def neighbourhood(self) -> int:
-        """m: holders of shares of one client's secrets, itself among them, when all of the cohort
-        take part.
-        """
+        """m: holders of one client's shares, itself among them, when the whole cohort is there."""
         return len(self.cohort) if self.degree is None else min(len(self.cohort), self.degree + 1)
 
     @property
@@ -190,12 +167,9 @@ class RoundPlan:
         """n_min: t at least, where there are masks."""
         if not self.masked:
             return 2 if self.fewest is None else self.fewest
-        sparse = self.neighbourhood < len(self.cohort)
-        least = (
-            default_threshold(len(self.cohort))
-            if self.fewest is None and sparse
-            else self.fewest or 0
-        )
+        sparse, least = self.neighbourhood < len(self.cohort), self.fewest or 0
+        if self.fewest is None and sparse:
+            least = default_threshold(len(self.cohort))
         return max(least, self.shares_needed)
 
     @property
@@ -215,9 +189,7 @@ class RoundPlan:
 
     @property
     def opener(self) -> str:
-        """Role of who opens sums: `authority`, or `clients`, who do where nothing is
-        encrypted too.
-        """
+        """Who opens sums: `authority`, or `clients`, also where nothing is encrypted."""
         return self.key_holder if self.encrypted else "clients"
 
     @cached_property
@@ -242,104 +214,57 @@ class RoundPlan:
         )
 
     def cut(self, block: int) -> bool:
-        """Whether a block's ciphertext is cut to what it needs: the head's, which goes to everybody
-        who opens.
-        """
-        return (
-            block == 0
-            and self.encrypted
-            and self.layout.slots(self.shape.head_fields) < LARGEST_CUT
-        )
+        """Whether a ciphertext is cut to what it needs: the head's, which all openers get."""
+        slots = self.layout.slots(self.shape.head_fields)
+        return block == 0 and self.encrypted and slots < LARGEST_CUT
 
     @property
     def exact_counts(self) -> bool:
-        """Whether the head is one count a pool without noise, which honest clients make sum up to
-        their number.
-        """
-        return (
-            self.shape.counted
-            and self.shape.head_fields == self.shape.pools
-            and self.head_bound == self.count_unit
-            and not self.margin
-        )
+        """Whether the head is one exact count a pool, so that they sum to the survivors."""
+        only_counts = self.shape.counted and self.shape.head_fields == self.shape.pools
+        return only_counts and self.head_bound == self.count_unit and not self.margin
 
     @property
     def noised_head(self) -> bool:
-        """Whether noise hides what is in the head: then two openings of it are as bad as two of
-        a pool.
-        """
+        """Whether noise hides the head: then it may be opened once, as a pool may."""
         return self.margin > 0 and self.shape.head_fields > 0
 
     def passing(self, head: Integers, survivors: int) -> tuple[int, ...]:
         """Pools whose opened count reaches the minimum."""
         if not self.shape.counted:
             return (0,) if survivors >= self.minimum else ()
-        return tuple(
-            pool
-            for pool in range(self.shape.pools)
-            if int(head[pool]) >= self.minimum * self.count_unit
-        )
+        least = self.minimum * self.count_unit
+        return tuple(pool for pool in range(self.shape.pools) if int(head[pool]) >= least)
 
     @cached_property
     def digest(self) -> bytes:
         """32 bytes over all of it but the round and the roster, which headers name themselves."""
         shape = self.shape
         base = self.parameters.digest.hex() if self.parameters else ""
+        authority = self.authority if self.opener == "authority" else ""
+        shares = self.shares_needed if self.masked else 0
+        graph = [shares, self.degree, self.colluders_allowed]
+        named = [self.question.hex(), self.context.hex()]
         facts = [
-            [
-                self.protection,
-                self.opener,
-                self.server,
-                self.authority if self.opener == "authority" else "",
-                base,
-                list(self.cohort),
-            ],
+            [self.protection, self.opener, self.server, authority, base, list(self.cohort)],
             [shape.pools, shape.width, shape.shared, shape.head_fields, shape.counted],
             [self.layout.bits, self.layout.fields_per_slot, str(self.layout.modulus)],
-            [
-                self.survivors_needed,
-                self.minimum,
-                self.count_unit,
-                self.shares_needed if self.masked else 0,
-                self.degree,
-                self.colluders_allowed,
-            ],
-            [
-                self.bound,
-                self.head_bound,
-                self.margin,
-                self.appliers,
-                self.question.hex(),
-                self.context.hex(),
-            ],
+            [self.survivors_needed, self.minimum, self.count_unit, *graph],
+            [self.bound, self.head_bound, self.margin, self.appliers, *named],
         ]
         return hashlib.sha256(b"secure-fl round plan 4|" + canonical(facts)).digest()
 
     @cached_property
     def parameter_text(self) -> str:
         """What headers carry for parameters: the encryption's or the layout, and the digest."""
-        base = (
-            self.parameters.identifier
-            if self.parameters
-            else f"fields-{self.layout.bits}x{self.layout.fields_per_slot}"
-        )
+        fields = f"fields-{self.layout.bits}x{self.layout.fields_per_slot}"
+        base = self.parameters.identifier if self.parameters else fields
         return f"{base}/{self.digest.hex()[:32]}"
 
     def header(self, phase: Phase, sender: str, *, chunk: int = 0, chunks: int = 1) -> Header:
         """The header of a message of this round; nothing in it depends on a client's data."""
-        return Header(
-            self.protection,
-            self.parameter_text,
-            self.roster.federation,
-            self.round,
-            phase,
-            self.shape.pools,
-            sender,
-            self.key_fingerprint,
-            self._roster_digest,
-            chunk,
-            chunks,
-        )
+        keys = (self.key_fingerprint, self._roster_digest)
+        return Header(*self._context, phase, self.shape.pools, sender, *keys, chunk, chunks)
 
     @cached_property
     def _roster_digest(self) -> bytes:
@@ -349,15 +274,9 @@ class RoundPlan:
         self, phase: Phase, role: str, *, sender: str | None = None, chunks: int = 1
     ) -> Expected:
         """What a receiver of this round's messages waits for, in a phase and from a role."""
-        return Expected(
-            self.protection,
-            self.parameter_text,
-            self.roster.federation,
-            self.round,
-            phase,
-            self.shape.pools,
-            self.key_fingerprint,
-            chunks=chunks,
-            sender=sender,
-            role=role,
-        )
+        place = (*self._context, phase, self.shape.pools, self.key_fingerprint)
+        return Expected(*place, chunks=chunks, sender=sender, role=role)
+
+    @property
+    def _context(self) -> tuple[str, str, str, int]:
+        return self.protection, self.parameter_text, self.roster.federation, self.round

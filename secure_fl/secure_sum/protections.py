@@ -1,6 +1,4 @@
-"""What may protect a sum, by name, and what follows from the name alone: how fields lie in slots,
-and the encryption's parameters.
-"""
+"""What may protect a sum, by name, and the layout and parameters that follow."""
 
 from __future__ import annotations
 
@@ -18,15 +16,9 @@ _LAYOUTS: dict[str, FieldLayout] = {"masked": FieldLayout.words()}
 
 
 def layout_of(protection: str) -> FieldLayout:
-    """Where fields lie in a slot: what a `Grid` is to be given.
-
-    Raises:
-        SecureSumError: a protection that does not exist.
-    """
+    """Where fields lie in a slot, for a `Grid`. Raises SecureSumError: no such protection."""
     if protection not in PROTECTIONS:
-        raise SecureSumError(
-            "unknown", field="security.protection", value=protection, remedy=f"one of {PROTECTIONS}"
-        )
+        raise SecureSumError("unknown", "security.protection", protection, f"one of {PROTECTIONS}")
     return _LAYOUTS.get(protection, FieldLayout())
 
 

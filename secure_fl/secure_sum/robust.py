@@ -42,12 +42,8 @@ def draw_groups(names: Sequence[str], size: int, seed: bytes) -> tuple[tuple[str
         SecureSumError: fewer names than one group needs, or a group of one.
     """
     if size < 2 or len(names) < size:
-        raise SecureSumError(
-            "groups need two members or more",
-            field="robust.size",
-            value=(size, len(names)),
-            remedy="at most the number of clients",
-        )
+        problem, remedy = "groups need two members or more", "at most the number of clients"
+        raise SecureSumError(problem, "robust.size", (size, len(names)), remedy)
     base = commitment([seed, *(name.encode() for name in sorted(names))])
     order = sorted(names, key=lambda name: hashlib.sha256(base + name.encode()).digest())
     count = len(order) // size
@@ -72,12 +68,8 @@ def combine_means(
         SecureSumError: no means, or `trim` that leaves none.
     """
     if trim < 0 or not len(means) or (how == "trimmed_mean" and 2 * trim >= len(means)):
-        raise SecureSumError(
-            "no group is left",
-            field="robust.trim",
-            value=trim,
-            remedy=f"less than half of {len(means)} groups",
-        )
+        remedy = f"less than half of {len(means)} groups"
+        raise SecureSumError("no group is left", "robust.trim", trim, remedy)
     if how == "median":
         return np.asarray(np.median(means, axis=0), np.float64)
     means.sort(axis=0)

@@ -1,6 +1,4 @@
-"""How long a message of a round may be, by public facts alone: what is longer is refused before
-anything in it is looked at.
-"""
+"""How long a message may be, by public facts alone: no longer one is looked at."""
 
 from __future__ import annotations
 
@@ -17,31 +15,18 @@ from secure_fl.secure_sum.key_directory import TAG_BYTES
 from secure_fl.secure_sum.plan import RoundPlan
 
 _SECRET, _FRAME, _COUNT, _ENTRY = 32, 8, 4, 4
-"""Bytes of a key, seed or digest; of an item's length and of their number in `frames`; of a share's
-place and owner.
-"""
+"""Bytes of a secret; of a length and a count in `frames`; of a share's place and owner."""
 
 
 def check_size(data: bytes | memoryview, most: int) -> None:
-    """Refuse what is longer than any message that is waited for.
-
-    Raises:
-        RefusedError: `wrong-length`.
-    """
+    """Refuse what is longer than any message that is waited for: `wrong-length`."""
     if len(data) > most:
-        raise RefusedError(
-            Reason.WRONG_LENGTH,
-            f"at most {most} bytes are expected",
-            field="message",
-            value=len(data),
-            remedy="send what was asked for",
-        )
+        problem, remedy = f"at most {most} bytes are expected", "send what was asked for"
+        raise RefusedError(Reason.WRONG_LENGTH, problem, "message", len(data), remedy)
 
 
 def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
-    """Length of the longest message of a phase, from the server to a client or the authority, or
-    the other way.
-    """
+    """Length of a phase's longest message, from the server or to it."""
     clients, holders, shape = len(plan.cohort), plan.neighbourhood, plan.shape
     blocks = shape.blocks
     head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
@@ -79,16 +64,12 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
 
 
 def box_bytes(plan: RoundPlan) -> int:
-    """Length of a box of shares, a reader's of one dealer's mask key and of its seed of every
-    block, and of their tags.
-    """
+    """Length of a box of shares and tags: one dealer's mask key, and its seed of every block."""
     return SALTED_OVERHEAD + (1 + plan.shape.blocks) * (TAG_BYTES + SHARE_BYTES)
 
 
 def sum_bytes(plan: RoundPlan, block: int) -> int:
     """Length of one block's sum, as the server hands it to whoever opens."""
-    return (
-        8 * plan.numbers(block)
-        if plan.parameters is None
-        else cipher_bytes(plan.parameters, plan.numbers(block), Kind.SUM)
-    )
+    if plan.parameters is None:
+        return 8 * plan.numbers(block)
+    return cipher_bytes(plan.parameters, plan.numbers(block), Kind.SUM)

@@ -104,11 +104,7 @@ class RoundState:
 
     @classmethod
     def decode(cls, data: bytes) -> RoundState:
-        """The inverse.
-
-        Raises:
-            RefusedError: `malformed` for anything else.
-        """
+        """The inverse. Raises RefusedError: `malformed` for anything else."""
         value = fields(parse_object(data, _NAME), _NAME, _TYPES)
         try:
             if value["version"] != _VERSION:

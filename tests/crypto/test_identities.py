@@ -83,23 +83,6 @@ def test_files_that_others_may_read_are_refused(tmp_path: Path) -> None:
             read_secret(wrong)
 
 
-def test_passphrases(tmp_path: Path) -> None:
-    path, plain = tmp_path / "one", tmp_path / "two"
-    write_secret(path, SECRET, passphrase="open sesame")
-    write_secret(plain, SECRET)
-    assert SECRET not in path.read_bytes()
-    assert read_secret(path, passphrase="open sesame") == SECRET
-    for file, phrase in ((path, "wrong"), (path, None), (path, ""), (plain, "open sesame")):
-        with pytest.raises(SecureSumError) as caught:
-            read_secret(file, passphrase=phrase)
-        assert "sesame" not in str(caught.value)
-    with pytest.raises(SecureSumError):
-        write_secret(tmp_path / "three", SECRET, passphrase="")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(SecureSumError, match="damaged"):
-        read_secret(path, passphrase="open sesame")
-
-
 @pytest.mark.parametrize("phrase", [None, "long and good"])
 def test_identities_survive_their_files(tmp_path: Path, phrase: str | None) -> None:
     identity, path = Identity.generate("clinic-7"), tmp_path / "id"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.config import SecurityConfig
 from secure_fl.config.security import SumRules
 from secure_fl.crypto.envelope import Phase
@@ -13,8 +15,6 @@ from secure_fl.federation.parties.replica import summed, summed_of
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.secure_sum.blocks import BlockShape
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.robust import draw_groups
 

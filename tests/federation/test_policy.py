@@ -130,7 +130,7 @@ def test_what_is_not_checked_is_named_and_not_refused(field: str, change: dict[s
     assert policy.check(replace(MET, **change), TODAY) == []
 
 
-NUMBERS = [rule for rule in RULES if rule.says in ("at most ", "at least ")]
+NUMBERS = [rule for rule in RULES if rule.check.says in ("at most ", "at least ")]
 TERM = {field: next(iter(cases[0])) for field, cases in WEAKER.items()}
 
 
@@ -148,7 +148,7 @@ def test_numbers_are_refused_exactly_where_they_are_weaker(
         if term == "signed"
         else {term: asked * scale}
     )
-    weaker = asked > limit if rule.says == "at most " else asked < limit
+    weaker = asked > limit if rule.check.says == "at most " else asked < limit
     assert names(Policy(**kept).check(replace(MET, **change), TODAY)) == (
         {rule.field} if weaker else set()
     )

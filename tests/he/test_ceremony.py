@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +17,8 @@ from secure_fl.he.ceremony import (
     GrantExpected,
     accept_grant,
     granted_fingerprint,
-    load_key,
     make_grant,
     new_key,
-    save_key,
 )
 from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import BFV_4096, BFV_4096_58, KeyHolder
@@ -150,21 +146,6 @@ def test_a_holder_that_sends_another_key_than_it_signed_is_caught(
     with pytest.raises(RefusedError) as caught:
         accept_grant(crooked, crowd.roster, crowd.clients[0], expected)
     assert caught.value.reason is Reason.WRONG_KEY
-
-
-@pytest.mark.parametrize("key_holder", ["clients", "authority"])
-@pytest.mark.parametrize("phrase", [None, "a long one"])
-def test_key_files(tmp_path: Path, key_holder: KeyHolder, phrase: str | None) -> None:
-    key, path = new_key(BFV_4096, key_holder), tmp_path / "he.key"
-    save_key(path, key, Epoch(0, 3), passphrase=phrase)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_key(path, passphrase=phrase) == (key, Epoch(0, 3))
-    assert (b"secret" in path.read_bytes()) == (phrase is None)
-    with pytest.raises(SecureSumError) as caught:
-        load_key(path, passphrase="wrong")
-    assert key.secret.data[:8].hex() not in str(caught.value)
-    with pytest.raises(SecureSumError):
-        save_key(path, key, Epoch(0, 3))
 
 
 def test_every_key_is_fresh() -> None:

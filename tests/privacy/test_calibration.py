@@ -137,6 +137,8 @@ def test_rounds_until_the_budget_is_gone() -> None:
     assert rounds_within(budget, [GaussianEvent(1.0, 1.0, 50)]) == 0
     assert rounds_within(budget, [GaussianEvent(1e4, 1.0, 1)], most=7) == 7
     assert rounds_within(budget, [], most=12) == 12
+    for most in (rounds - 1, rounds, rounds + 1):
+        assert rounds_within(budget, [step], most=most) == min(rounds, most)
 
 
 @pytest.mark.parametrize(("target", "replaced"), [(0.5, False), (8.0, False), (8.0, True)])

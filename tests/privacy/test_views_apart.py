@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from secure_fl.coins import Draws
 from secure_fl.data.augmentations import GlyphViews, PhotoViews
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.noise_examples import Examples
-from secure_fl.privacy.views_apart import check_augmentation
+from secure_fl.privacy.views_apart import Examples, check_augmentation
 
 PHOTOS = Examples((3, 8, 8), torch.device("cpu"))
 

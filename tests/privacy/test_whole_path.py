@@ -24,9 +24,8 @@ from secure_fl.objectives.unit_objectives import CrossEntropy
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.unit_gradients import clipped_sum
-from secure_fl.privacy.views_apart import check_views_apart
+from secure_fl.privacy.views_apart import Examples, check_views_apart
 from secure_fl.privacy.whole_path import (
     check_adds_up,
     check_embedding,

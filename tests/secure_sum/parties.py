@@ -10,10 +10,10 @@ from typing import Any
 
 from secure_sum.round_helpers import make_federation
 
+from bench.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.authority import Authority
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer

@@ -11,11 +11,11 @@ from typing import Any
 
 from secure_sum.round_helpers import make_federation
 
+from bench.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.ahead import ClientRounds, ServerRounds
 from secure_fl.secure_sum.authority import Authority
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.journal import RoundJournal
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.opener import Opened

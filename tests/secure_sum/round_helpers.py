@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import Outcome
 from secure_fl.crypto.envelope import read_header
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import Outcome
 
 COMBINATIONS = [
     ("plain", "clients"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from secure_sum.round_helpers import SHAPE, make_vectors, read_end, shared_federation
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.crypto.identities import Identity
 from secure_fl.secure_sum.blocks import BlockVector
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.plan import RoundPlan
 

@@ -11,12 +11,12 @@ import pytest
 from secure_sum.round_helpers import SHAPE, check_exact, make_federation, make_vectors
 from secure_sum.test_one_client import Meddling
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.crypto.envelope import Phase, head_bytes, read_header, sign_envelope
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import Applied
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 

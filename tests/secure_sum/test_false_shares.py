@@ -11,11 +11,11 @@ import pytest
 from secure_sum.round_helpers import check_exact, each_alone, make_federation, make_vectors
 from secure_sum.test_one_client import BAD, CLIENTS, SHAPE, Meddling
 
+from bench.secure_sum.embedded_round import Outcome
 from secure_fl.crypto import shares as shamir
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.shares import Share
 from secure_fl.secure_sum import client, setup
-from secure_fl.secure_sum.embedded_round import Outcome
 from secure_fl.secure_sum.key_directory import KeyBook
 from secure_fl.secure_sum.messages import (
     MASK_KEY,

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from bench.secure_sum.embedded import EmbeddedFederation
 from secure_fl.errors import SecureSumError
 from secure_fl.odds import (
     default_threshold,
@@ -22,7 +23,6 @@ from secure_fl.odds import (
     withstands,
 )
 from secure_fl.secure_sum.blocks import BlockShape
-from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from secure_sum.round_helpers import MASKED, Tape, flip, make_federation, make_vectors, read_end
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
@@ -21,8 +23,6 @@ from secure_fl.secure_sum import authority as holders
 from secure_fl.secure_sum import client, store
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.messages import (
     MASK_KEY,

@@ -17,6 +17,7 @@ from secure_sum.whole_blocks import mask
 from secure_fl.crypto.key_streams import Slots, Terms
 from secure_fl.crypto.shares import combine, split
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.block_codec import from_bytes, to_bytes
 from secure_fl.secure_sum.graph import Neighbourhoods, draw
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.secure_sum.masks import (
@@ -27,7 +28,6 @@ from secure_fl.secure_sum.masks import (
     subtract,
     unmask_sum,
 )
-from secure_fl.secure_sum.slot_bytes import from_bytes, to_bytes
 
 LAYOUTS = [FieldLayout(), FieldLayout.words()]
 

@@ -20,13 +20,13 @@ from secure_sum.round_helpers import (
     read_end,
 )
 
+from bench.secure_sum.embedded import EmbeddedFederation
 from secure_fl.crypto import shares as shamir
 from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum import opener as holders
 from secure_fl.secure_sum import server as round_server
 from secure_fl.secure_sum import setup
-from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.key_directory import need
 from secure_fl.secure_sum.messages import (

@@ -20,14 +20,14 @@ from secure_sum.round_helpers import (
     read_end,
 )
 
+from bench.secure_sum.embedded import EmbeddedFederation
+from bench.secure_sum.embedded_round import Outcome
 from secure_fl.crypto import shares as shamir
 from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.crypto.sealing import seal_with
 from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.secure_sum import client, setup
 from secure_fl.secure_sum.blocks import BlockShape
-from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.embedded_round import Outcome
 from secure_fl.secure_sum.graph import draw
 from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook
 from secure_fl.secure_sum.messages import Advertise, Boxes, Dealers, RoundReason, RoundRefusedError

@@ -25,6 +25,7 @@ from secure_sum.round_helpers import (
     make_vectors,
 )
 
+from bench.secure_sum.embedded import EmbeddedFederation
 from secure_fl.crypto.envelope import Header, Phase, read_header, sign_envelope
 from secure_fl.crypto.key_streams import Terms
 from secure_fl.crypto.shares import Share
@@ -32,7 +33,6 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import client as round_client
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.messages import (

@@ -60,9 +60,7 @@ SMALLEST_GROUP, LARGEST_GROUP = 2, 16
 
 @dataclass(frozen=True, eq=False)
 class GroupUnits:
-    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows
-    (`ssd_nt_xent`).
-    """
+    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows."""
 
     members: int
     temperature: float
@@ -90,33 +88,17 @@ class GroupUnits:
 
 
 def group_form(objective: Objective, members: int) -> GroupUnits:
-    """NT-Xent, or SSD around it, as one loss a group.
-
-    Raises:
-        PrivacyError: another objective, DSR's code form, or a size outside 2 … 16.
-    """
+    """NT-Xent, or SSD around it, as one loss a group. Raises PrivacyError for all else."""
     _check_members(members)
     if isinstance(objective, NTXent):
         return GroupUnits(members, objective.temperature)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
-        remedy = (
-            'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
-        )
-        raise PrivacyError(
-            "has no form in groups",
-            field="objective",
-            value=type(objective).__name__,
-            remedy=remedy,
-        )
+        remedy = 'use mechanism = "released-statistics", or objective "nt_xent" or "ssd_nt_xent"'
+        raise PrivacyError("has no form in groups", "objective", type(objective).__name__, remedy)
     weights, config = objective.weights, objective.config
     if "dsr" in weights and config.form == "code":
-        remedy = 'set objective.form = "normalized"'
-        raise PrivacyError(
-            "the code form's norm is no mean over rows",
-            field="objective.form",
-            value="code",
-            remedy=remedy,
-        )
+        problem = "the code form's norm is no mean over rows"
+        raise PrivacyError(problem, "objective.form", "code", 'set objective.form = "normalized"')
     return GroupUnits(
         members,
         config.temperature,
@@ -132,13 +114,9 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
 def _check_members(members: int) -> None:
     """Refuse groups that are too small or too large."""
     if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
-        raise PrivacyError(
-            f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members",
-            field="group_size",
-            value=members,
-            remedy="use 4 or 8: larger groups dilute the signal, and two members have one "
-            "negative pair",
-        )
+        problem = f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members"
+        remedy = "use 4 or 8: larger groups dilute the signal, two members are one negative pair"
+        raise PrivacyError(problem, "group_size", members, remedy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +148,9 @@ class GroupNTXent:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.examples < self.members:
+            problem = f"they do not fill one group of {self.members}"
             remedy = "use smaller groups, or client-level privacy"
-            raise PrivacyError(
-                f"they do not fill one group of {self.members}",
-                field="examples",
-                value=self.examples,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "examples", self.examples, remedy)
 
     @property
     def members(self) -> int:
@@ -184,9 +158,7 @@ class GroupNTXent:
         return self.units.members
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
-        """What one example moves the released sum by: C when it is there or missing; 2C when it
-        is another.
-        """
+        """What one example moves the sum by: C, present or missing; 2C, replaced."""
         return [self.bound * (2 if adjacency is Adjacency.REPLACE_ONE else 1)]
 
     def event(self, steps: int) -> GaussianEvent:
@@ -207,13 +179,8 @@ class GroupNTXent:
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
         """Write the noised sum over the expected number of groups to `.grad`."""
-        write_gradients(
-            model,
-            self._sum(model, views),
-            self.noise_multiplier * self.bound,
-            self.expected_units,
-            stream,
-        )
+        deviation = self.noise_multiplier * self.bound
+        write_gradients(model, self._sum(model, views), deviation, self.expected_units, stream)
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """The clipped sum over groups, one tensor for each trainable parameter."""
@@ -230,6 +197,5 @@ class GroupNTXent:
             losses_U = self.units.unit_losses(h, z)
             return torch.where(counts_U, losses_U, torch.zeros_like(losses_U))
 
-        return clipped_sum(
-            model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method
-        ).gradients
+        rows, method = views.flatten(0, 1), self.method
+        return clipped_sum(model, rows, views.shape[1], losses, self.bound, method=method).gradients

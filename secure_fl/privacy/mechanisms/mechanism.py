@@ -20,9 +20,7 @@ Views_contra = TypeVar("Views_contra", contravariant=True, default=Tensor)
 
 
 class Labelled(NamedTuple):
-    """Units with something that each one's loss is told beside its rows: a label `[U]`, or what was
-    hidden of it `[U, ...]`.
-    """
+    """Units, and what each one's loss is told: a label `[U]`, or what was hidden `[U, ...]`."""
 
     rows: Tensor
     targets: Tensor
@@ -53,14 +51,10 @@ class ExampleMechanism(Protocol[Views_contra]):
         """This step's units, as int64 `[U, members]` indices of examples; secret."""
 
     def gradients(self, model: nn.Module, views: Views_contra, stream: NoiseStream) -> None:
-        """Write the noised sum of clipped gradients, over a public constant, to every trainable
-        parameter's `grad`.
-        """
+        """Write the noised sum of clipped gradients, over a public constant, to each `grad`."""
 
     def released_sums(self, model: nn.Module, views: Views_contra) -> list[Tensor]:
-        """The sums that noise is added to, as vectors, without it: for tests of
-        sensitivity only.
-        """
+        """The sums that noise is added to, without it: for tests of sensitivity only."""
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
         """What one example changes the norm of each of them by, at most."""
@@ -98,28 +92,14 @@ def check_settings(
     examples: int, sampling_rate: float, noise_multiplier: float, bound: float
 ) -> None:
     """Refuse settings for which the accounting makes no sense: no mechanism is without noise, since
-    its `event` charges for what it adds.
-
-    Raises:
-        PrivacyError: naming the setting.
+    its `event` charges for what it adds. Raises PrivacyError: naming the setting.
     """
     check_rate(sampling_rate)
     if examples < 1:
-        raise PrivacyError(
-            "no examples",
-            field="examples",
-            value=examples,
-            remedy="pass the size of the public index set",
-        )
+        remedy = "pass the size of the public index set"
+        raise PrivacyError("no examples", "examples", examples, remedy)
     if not (isfinite(noise_multiplier) and noise_multiplier > 0):
         remedy = "calibrate it with noise_for"
-        raise PrivacyError(
-            "not positive and finite",
-            field="noise_multiplier",
-            value=noise_multiplier,
-            remedy=remedy,
-        )
+        raise PrivacyError("not positive and finite", "noise_multiplier", noise_multiplier, remedy)
     if not (isfinite(bound) and bound > 0):
-        raise PrivacyError(
-            "not positive and finite", field="clip", value=bound, remedy="begin with 1"
-        )
+        raise PrivacyError("not positive and finite", "clip", bound, "begin with 1")

@@ -40,9 +40,7 @@ from secure_fl.privacy.sampling import draw_examples
 from secure_fl.privacy.unit_gradients import ClippedSum, Method, clipped_sum
 
 _COUNT_NOISE_SHARE = 20
-"""The count's noise is the expected batch over this, as in Andrew et al.: the quantile is then
-known within 0.05 each step.
-"""
+"""The expected batch over this is the count's noise: the quantile is known to 0.05 a step."""
 _RAMP = log(1.25)
 """Half of the ramp's width, in log ‖g‖."""
 _ROUNDING = 2.0**-20
@@ -72,21 +70,13 @@ class AdaptiveBound:
 
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:
-            raise PrivacyError(
-                "no quantile between 0 and 1",
-                field="quantile",
-                value=self.quantile,
-                remedy="use 0.5, the median",
-            )
+            remedy = "use 0.5, the median"
+            raise PrivacyError("no quantile between 0 and 1", "quantile", self.quantile, remedy)
         if not (isfinite(self.rate) and self.rate > 0):
-            raise PrivacyError(
-                "not positive and finite", field="rate", value=self.rate, remedy="use 0.2"
-            )
+            raise PrivacyError("not positive and finite", "rate", self.rate, "use 0.2")
 
     def bits(self, square_norms: Tensor) -> Tensor:
-        """What each norm adds to the count, float64 `[U]`: ½ up to C/1.25, -½ from 1.25·C on and
-        for NaN, and a ramp between.
-        """
+        """Each norm's part of the count, float64 `[U]`: ½ to C/1.25, -½ from 1.25·C and for NaN."""
         within = (2 * log(self.bound) - square_norms.double().log()) / (4 * _RAMP)
         return within.nan_to_num(nan=-0.5).clamp(-0.5, 0.5)
 
@@ -136,33 +126,18 @@ class PerExample:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.objective.coupling is not Coupling.PER_EXAMPLE:
+            problem = "couples examples: clipping each does not bound it"
             remedy = 'use mechanism = "released-statistics" or "group"'
-            raise PrivacyError(
-                "couples examples: clipping each does not bound it",
-                field="objective",
-                value=self.objective.coupling.name,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "objective", self.objective.coupling.name, remedy)
         if getattr(self.objective, "statistic", None) is not None:
-            raise PrivacyError(
-                "needs a statistic",
-                field="objective",
-                value="statistic",
-                remedy='use mechanism = "released-statistics"',
-            )
+            remedy = 'use mechanism = "released-statistics"'
+            raise PrivacyError("needs a statistic", "objective", "statistic", remedy)
         if self.count_noise is not None and not (
             isfinite(self.count_noise) and self.count_noise > self.noise_multiplier * self._bit
         ):
-            remedy = (
-                "leave it out, or use more than (1 + m)/2 of the noise multiplier; with tiny "
-                "batches use a fixed clip"
-            )
-            raise PrivacyError(
-                "the count alone would cost more than the step may",
-                field="count_noise",
-                value=self.count_noise,
-                remedy=remedy,
-            )
+            problem = "the count alone would cost more than the step may"
+            remedy = "use more than (1 + m)/2 of the noise multiplier, or a fixed clip"
+            raise PrivacyError(problem, "count_noise", self.count_noise, remedy)
 
     @property
     def bound(self) -> float:
@@ -202,9 +177,8 @@ class PerExample:
 
     def gradients(self, model: nn.Module, views: Tensor | Labelled, stream: NoiseStream) -> None:
         summed = self._sum(model, views)
-        write_gradients(
-            model, summed.gradients, self.gradient_noise * self.bound, self.expected_units, stream
-        )
+        deviation = self.gradient_noise * self.bound
+        write_gradients(model, summed.gradients, deviation, self.expected_units, stream)
         if isinstance(self.clip, AdaptiveBound) and self.count_noise is not None:
             noise = stream.gaussian((1,), self.count_noise)
             self.clip.follow(float(self._count(self.clip, summed) + noise), self.expected_units)
@@ -212,17 +186,13 @@ class PerExample:
     def released_sums(self, model: nn.Module, views: Tensor | Labelled) -> list[Tensor]:
         """[gradients], and [gradients, count] where clipping adapts."""
         summed = self._sum(model, views)
-        return [
-            flat(summed.gradients),
-            *([self._count(self.clip, summed)] if isinstance(self.clip, AdaptiveBound) else []),
-        ]
+        count = [self._count(self.clip, summed)] if isinstance(self.clip, AdaptiveBound) else []
+        return [flat(summed.gradients), *count]
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
         twice = 2.0 if adjacency is Adjacency.REPLACE_ONE else 1.0
-        return [
-            twice * self.bound,
-            *([twice * self._bit] if isinstance(self.clip, AdaptiveBound) else []),
-        ]
+        count = [twice * self._bit] if isinstance(self.clip, AdaptiveBound) else []
+        return [twice * self.bound, *count]
 
     def _count(self, clip: AdaptiveBound, summed: ClippedSum) -> Tensor:
         """The sum of what each norm adds to the count, `[1]`."""
@@ -235,15 +205,9 @@ class PerExample:
             if has_units(self.objective):
                 return self.objective.unit_losses(h, z, None)
             if targets is None:
-                remedy = "pass Labelled(rows, targets)"
-                raise PrivacyError(
-                    "the objective needs targets",
-                    field="views",
-                    value=("U", *rows.shape[1:]),
-                    remedy=remedy,
-                )
+                problem, remedy = "the objective needs targets", "pass Labelled(rows, targets)"
+                raise PrivacyError(problem, "views", ("U", *rows.shape[1:]), remedy)
             return self.objective.target_losses(z, targets)
 
-        return clipped_sum(
-            model, rows.flatten(0, 1), rows.shape[1], losses, self.bound, method=self.method
-        )
+        flat_rows, method = rows.flatten(0, 1), self.method
+        return clipped_sum(model, flat_rows, rows.shape[1], losses, self.bound, method=method)

@@ -98,41 +98,20 @@ class ReleasedStatistics:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.objective.coupling is not Coupling.PER_EXAMPLE:
-            remedy = (
-                'use mechanism = "group", or an objective whose examples meet in a statistic only'
-            )
-            raise PrivacyError(
-                "couples examples beyond its statistic",
-                field="objective",
-                value=self.objective.coupling.name,
-                remedy=remedy,
-            )
+            problem = "couples examples beyond its statistic"
+            remedy = 'use mechanism = "group", or examples that meet in a statistic only'
+            raise PrivacyError(problem, "objective", self.objective.coupling.name, remedy)
         if getattr(self.objective, "statistic", None) is None:
-            raise PrivacyError(
-                "has no statistic",
-                field="objective",
-                value=None,
-                remedy='use mechanism = "per-example"',
-            )
+            remedy = 'use mechanism = "per-example"'
+            raise PrivacyError("has no statistic", "objective", None, remedy)
         if not 0 < self.statistic_share < 1:
+            problem = "leaves one release without noise"
             remedy = f"use a share between 0 and 1, such as {STATISTIC_SHARE}"
-            raise PrivacyError(
-                "leaves one release without noise",
-                field="statistic_share",
-                value=self.statistic_share,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "statistic_share", self.statistic_share, remedy)
         if (dimension := self._statistic.dimension) > self.widest:
-            remedy = (
-                f"set model.embedding = {self.widest} or less: noise in the statistic grows faster "
-                "than its width"
-            )
-            raise PrivacyError(
-                "z is too wide for a released statistic",
-                field="model.embedding",
-                value=dimension,
-                remedy=remedy,
-            )
+            problem = "z is too wide for a released statistic"
+            remedy = f"set model.embedding = {self.widest} or less: noise outgrows its width"
+            raise PrivacyError(problem, "model.embedding", dimension, remedy)
 
     @property
     def _statistic(self) -> Statistic:
@@ -165,14 +144,11 @@ class ReleasedStatistics:
             return total + stream.gaussian(total.shape, self.statistic_noise).to(total)
 
         summed = self._sum(model, views, release)
-        write_gradients(
-            model, summed.gradients, self.gradient_noise * self.bound, self.expected_units, stream
-        )
+        deviation = self.gradient_noise * self.bound
+        write_gradients(model, summed.gradients, deviation, self.expected_units, stream)
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """[statistic, gradients]. The second is taken with one released value whatever the first
-        is, as in its proof.
-        """
+        """[statistic, gradients]; the second at one released value, as in its proof."""
         seen = [torch.zeros(self._statistic.size)]
 
         def release(total: Tensor) -> Tensor:
@@ -187,42 +163,31 @@ class ReleasedStatistics:
         return [twice, twice * self.bound]
 
     def _sum(self, model: nn.Module, views: Tensor, release: _Release) -> ClippedSum:
-        """One forward pass: the statistic is released between it and the losses, and losses go
-        backward through the same graph.
-        """
+        """The statistic is released between the forward pass and the losses of one graph."""
         statistic, released = self._statistic, list[Tensor]()
 
         def losses(h: Tensor, z: Tensor) -> Tensor:
             # once, from the outputs as they are: losses are looked at again with some of
             # them replaced
             if not released:
-                released.append(
-                    statistic.mean(
-                        release(statistic_sum(statistic, z)),
-                        self.expected_units,
-                        self.statistic_noise,
-                    )
-                )
+                total = release(statistic_sum(statistic, z))
+                released.append(statistic.mean(total, self.expected_units, self.statistic_noise))
             return self.objective.unit_losses(h, z, released[0])
 
-        return clipped_sum(
-            model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method
-        )
+        rows, method = views.flatten(0, 1), self.method
+        return clipped_sum(model, rows, views.shape[1], losses, self.bound, method=method)
 
 
 @torch.no_grad()
 def statistic_sum(statistic: Statistic, z: Tensor) -> Tensor:
-    """Sum over the units of `z` `[U, R, D]` of their contributions, each cut to norm 1; broken ones
-    add zero.
-    """
+    """Sum over units of `z` `[U, R, D]` of contributions, each cut to norm 1; broken ones 0."""
     rows = statistic.contributions(z.detach())
     return per_sample.clip_and_sum(rows, per_sample.square_norms(rows), 1.0)
 
 
 def some_value(like: Tensor) -> Tensor:
     """An arbitrary mean that a statistic might be released as: norm ½, in no special direction."""
-    direction = torch.cos(
-        torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device).square()
-    )
+    places = torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device)
+    direction = places.square().cos()
     half: Tensor = direction / (2 * direction.norm())
     return half.to(like).view_as(like)

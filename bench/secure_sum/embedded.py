@@ -1,4 +1,4 @@
-"""All parties of a federation in one process, for simulations and tests.
+"""All parties of a secure sum in one process, for tests and measurements.
 
 `EmbeddedFederation` makes identities, roster and keys; `begin` runs ADVERTISE and SHARE; then
 `protect` and `add` for each client as its vector comes; `open` runs everything after the uploads.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.secure_sum.embedded_round import EmbeddedRound, Outcome, Tap
 from secure_fl.crypto.envelope import NO_KEY, Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.roster import Roster
@@ -39,7 +40,6 @@ from secure_fl.secure_sum.block_codec import (
 )
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome, Tap
 from secure_fl.secure_sum.key_directory import Verified
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.plan import RoundPlan

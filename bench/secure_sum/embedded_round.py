@@ -1,5 +1,4 @@
-"""`SecureSum`: protect at clients, add at the server, open at the key holder. And one round of it
-whose parties are all in one process.
+"""One round of the secure sum whose parties are all in one process: for tests and measurements.
 
 Guarantee: the parties exchange the bytes that they would send over a network, and nothing else;
 results equal those of a deployment.
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from secure_fl.crypto.envelope import Phase, read_header
 from secure_fl.crypto.refusals import Reason
@@ -32,19 +30,6 @@ from secure_fl.secure_sum.store import MemoryStore
 
 Tap = Callable[[str, str, bytes], bytes]
 """Sees every message, as (sender, recipient, bytes); what it returns is delivered."""
-
-
-class SecureSum(Protocol):
-    """One round's sum, whatever protects it."""
-
-    def protect(self, client: str, vector: BlockVector) -> memoryview:
-        """What a client sends: every block, protected."""
-
-    def add(self, upload: bytes | memoryview) -> str | None:
-        """Add it to the sum and drop it; why it was refused, if it was."""
-
-    def open(self) -> Outcome:
-        """The sums over all that were added: counts, then the blocks that may be opened."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +64,10 @@ class Outcome:
     seconds: Mapping[str, Mapping[str, float]]
 
 
-class EmbeddedRound(SecureSum):
-    """One round of an `EmbeddedFederation`; a `SecureSum`. Made by `begin`."""
+class EmbeddedRound:
+    """One round of an `EmbeddedFederation`, made by its `begin`: `protect` at clients, `add` at the
+    server, `open` at the key holder.
+    """
 
     def __init__(
         self,
