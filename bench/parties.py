@@ -71,7 +71,11 @@ def linear(width: int) -> Callable[[int], nn.Module]:
 
 
 def federation(
-    clients: int, rounds: int, examples: int, encoder: Callable[[int], nn.Module] | None = None
+    clients: int,
+    rounds: int,
+    examples: int,
+    encoder: Callable[[int], nn.Module] | None = None,
+    protection: str = "bfv+masked",
 ) -> Federation:
     """Pre-training only, on noise; the configuration's convnet without an `encoder`."""
     count = clients * examples
@@ -85,6 +89,7 @@ def federation(
         "evaluate": {"enabled": False},
         "objective": {"assign": "modulo"},
         "runtime": {"device": "cpu"},
+        "security": {"protection": protection},
     }
     return Federation(FederationConfig(**tables), data=data, encoder=encoder)
 

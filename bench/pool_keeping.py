@@ -162,22 +162,20 @@ def measure(name: str, seed: int, margin: float) -> dict[str, object]:
         else [client.group for client in federation.clients]
     )
     result = federation.run()
-    first = next(record for record in result.records if record.phase == "cluster").metrics[
-        "choices"
-    ]
+    first = next(record for record in result.records if record.phase == "cluster").metrics.choices
     at_first, in_the_end = (
         adjusted_rand_score(groups, [choices[client] for client in range(len(groups))])
         for choices in ({int(client): pool for client, pool in first.items()}, result.choices)
     )
-    pools = result.summary["pools"]
+    pools = result.summary.pools
     return {
         "scenario": name,
         "seed": seed,
         "keep_margin": margin,
         "ari_warm_up": round(at_first, 4),
         "ari": round(in_the_end, 4),
-        "accuracy": round(pools["accuracy"], 4),
-        "active": pools["active"],
+        "accuracy": round(pools.accuracy, 4),
+        "active": pools.active,
     }
 
 

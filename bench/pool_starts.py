@@ -145,17 +145,17 @@ def measure(name: str, seed: int, starts: list[str]) -> Iterator[dict[str, objec
             for table, settings in STARTS[start].items():
                 tables[table] = {**(tables[table] if table == "pools" else {}), **settings}
             tables["pools"]["keep_margin"] = 0.0
-            pools = Federation(FederationConfig(**tables)).run().summary["pools"]
+            pools = Federation(FederationConfig(**tables)).run().summary.pools
             yield {
                 "scenario": name,
                 "seed": seed,
                 "start": start,
-                "accuracy": round(pools["accuracy"], 4),
-                "accuracy_std": round(pools["accuracy_std"], 4),
-                "ari": round(pools["ari"], 4),
-                "active": pools["active"],
-                "largest_share": round(pools["largest_share"], 4),
-                "failed": int(pools["active"] == 1 and len(pools["counts"]) > 1),
+                "accuracy": round(pools.accuracy, 4),
+                "accuracy_std": round(pools.accuracy_std, 4),
+                "ari": round(pools.ari, 4),
+                "active": pools.active,
+                "largest_share": round(pools.largest_share, 4),
+                "failed": int(pools.active == 1 and len(pools.counts) > 1),
             }
 
 

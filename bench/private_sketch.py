@@ -154,8 +154,8 @@ def _clients(
     return [(x, c.train.y, int(c.group or 0)) for x, c in zip(vectors, dealt, strict=True)]
 
 
-def found(name: str, setting: Setting, noise: float, draw: int) -> float:
-    """Adjusted Rand index of the groups found, in one draw."""
+def released(name: str, setting: Setting, noise: float, draw: int) -> tuple[Tensor, list[int]]:
+    """The noised sketches of one draw `[clients, S]`, and each client's true group."""
     # A few deals serve all draws: dealing and embedding cost a hundred times what a sketch does.
     clients = _clients(name, setting.groups, setting.size, setting.of, draw % 4)
     sketch, source, centre = (
@@ -169,7 +169,7 @@ def found(name: str, setting: Setting, noise: float, draw: int) -> float:
             for i, (x, _, _) in enumerate(clients)
         ]
         centre = torch.stack(shares).mean(0)
-    released = [
+    sketches = [
         sketch.release(
             x,
             y if setting.labelled else None,
@@ -179,11 +179,13 @@ def found(name: str, setting: Setting, noise: float, draw: int) -> float:
         )
         for i, (x, y, _) in enumerate(clients)
     ]
-    return float(
-        adjusted_rand_score(
-            [group for *_, group in clients], k_means(torch.stack(released), draw, setting.fewest)
-        )
-    )
+    return torch.stack(sketches), [group for *_, group in clients]
+
+
+def found(name: str, setting: Setting, noise: float, draw: int) -> float:
+    """Adjusted Rand index of the groups found, in one draw."""
+    sketches, groups = released(name, setting, noise, draw)
+    return float(adjusted_rand_score(groups, k_means(sketches, draw, setting.fewest)))
 
 
 def k_means(sketches: Tensor, seed: int, fewest: int) -> list[int]:

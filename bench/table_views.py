@@ -49,10 +49,10 @@ def measured(name: str, objective: str, views: KeyedAugmentation, seed: int) -> 
     )
     result = Federation(config, data=Dataset.from_arrays(x, y), augment=views).run()
     metrics = next(
-        record.metrics for record in reversed(result.records) if "pretrained" in record.metrics
+        record.metrics for record in reversed(result.records) if record.metrics.pretrained
     )
     return {
-        f"{what} {when}": round(metrics[when][what], 4)
+        f"{what} {when}": round(getattr(metrics, when)[what], 4)
         for what in ("knn", "linear_probe")
         for when in ("initial", "pretrained")
     }

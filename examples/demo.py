@@ -19,7 +19,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -29,6 +28,7 @@ from secure_fl.cli.console import table
 from secure_fl.config_file import dump_config
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.run_summary import Summary
 from secure_fl.quantities import clock, size
 from secure_fl.report.page import write_report
 from secure_fl.report.plots import save_comparison
@@ -156,57 +156,60 @@ def show(folder: Path, console: Console) -> None:
         console.print(line, markup=False)
     best_first = sorted(summaries, key=lambda name: name != "sketch start")
     write_report([folder / slug(name) for name in best_first], folder / "report.html")
-    save_comparison(list(shown.items()), folder / "result.png")
+    drawn = [(name, each.pools) for name, each in shown.items() if each.pools is not None]
+    save_comparison(drawn, folder / "result.png")
     console.print(f"Look at {folder / 'report.html'} and {folder / 'result.png'}.", markup=False)
 
 
-def _row(name: str, summary: dict[str, Any]) -> list[object]:
+def _row(name: str, summary: Summary) -> list[object]:
     """One run's row of the table."""
-    pools, costs = summary["pools"], summary["costs"].values()
-    in_use = [sum(count > 0 for count in counts) for counts in pools["occupancy_per_round"]]
+    pools, costs = summary.pools, summary.costs.values()
+    assert pools is not None
+    in_use = [sum(count > 0 for count in counts) for counts in pools.occupancy_per_round]
     return [
         name,
-        pools["accuracy"],
-        pools["accuracy_std"],
-        pools["accuracy_min"],
+        pools.accuracy,
+        pools.accuracy_std,
+        pools.accuracy_min,
         " ".join(map(str, in_use)),
-        pools["ari"],
-        size(sum(cost["bytes_down"] + cost["bytes_up"] for cost in costs)),
-        f"{sum(cost['seconds'] for cost in costs):.0f}",
+        pools.ari,
+        size(sum(cost.bytes_down + cost.bytes_up for cost in costs)),
+        f"{sum(cost.seconds or 0 for cost in costs):.0f}",
     ]
 
 
-def _beginning(encoder: dict[str, Any]) -> str:
+def _beginning(encoder: Summary) -> str:
     """What the encoder cost that two of the starts begin from, and what it is worth."""
-    cost, measured = encoder["costs"]["pretrain"], encoder["representation"]
+    cost, measured = encoder.costs["pretrain"], encoder.representation
+    assert measured is not None
+    assert measured.initial is not None
+    assert measured.pretrained is not None
     return (
-        f"The SSD and sketch starts begin from one {ENCODER}: {cost['seconds']:.0f} s and "
-        f"{size(cost['bytes_down'] + cost['bytes_up'])} more, kNN "
-        f"{measured['initial']['knn']:.3f} -> {measured['pretrained']['knn']:.3f}."
+        f"The SSD and sketch starts begin from one {ENCODER}: {cost.seconds:.0f} s and "
+        f"{size(cost.bytes_down + cost.bytes_up)} more, kNN "
+        f"{measured.initial['knn']:.3f} -> {measured.pretrained['knn']:.3f}."
     )
 
 
-def _private(hidden: dict[str, Any], shown: dict[str, Any]) -> str:
+def _private(hidden: Summary, shown: Summary) -> str:
     """What hiding every example costs."""
-    privacy, accuracies = (
-        hidden["privacy"],
-        [summary["pools"]["accuracy"] for summary in (hidden, shown)],
-    )
+    privacy = hidden.privacy
+    assert privacy is not None
+    accuracies = [(each.pools and each.pools.accuracy) or 0.0 for each in (hidden, shown)]
     return (
-        f"The private row hides each example from everybody else (ε = {privacy['epsilon']:.2f}, δ "
-        f"= {privacy['delta']:g}); it costs {accuracies[1] - accuracies[0]:.3f} of accuracy "
+        f"The private row hides each example from everybody else (ε = {privacy.epsilon:.2f}, δ "
+        f"= {privacy.delta:g}); it costs {accuracies[1] - accuracies[0]:.3f} of accuracy "
         "against the sketch start, whose encoder is pre-trained and not private."
     )
 
 
-def _price(plain: dict[str, Any], protected: dict[str, Any]) -> str:
+def _price(plain: Summary, protected: Summary) -> str:
     """What protection costs a round of clustering, beside the same in the open."""
     per_round = []
     for summary in (plain, protected):
-        cost = summary["costs"]["cluster"]
-        per_round.append(
-            [cost[key] / cost["rounds"] for key in ("bytes_up", "seconds", "sum_seconds")]
-        )
+        cost = summary.costs["cluster"]
+        whole = cost.bytes_up, cost.seconds or 0.0, cost.sum_seconds or 0.0
+        per_round.append([each / cost.rounds for each in whole])
     (up, seconds, _), (safe_up, safe_seconds, sums) = per_round
     return (
         f"A round of clustering under bfv+masked: {size(safe_up)} to the server and "

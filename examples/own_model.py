@@ -30,5 +30,5 @@ if __name__ == "__main__":
         "pool of each client",
         result.choices,
         "accuracy",
-        round(result.summary["pools"]["accuracy"], 3),
+        round(result.summary.pools.accuracy, 3),
     )

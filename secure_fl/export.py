@@ -167,7 +167,7 @@ def _hub(path: Path) -> dict[str, bytes]:
             prefix + key: tensor
             for key, tensor in unpack(data, field=name, value=str(path), remedy=_REMEDY).items()
         }
-    summary = run.manifest.without_experiments().view("summary.json", run.read_summary())
+    summary = run.manifest.without_experiments().seen("summary.json", run.read_summary())
     return {
         "model.safetensors": pack(tensors),
         "config.json": _json(

@@ -16,10 +16,11 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
 from secure_fl.lock_holder import in_words, this_process
+from secure_fl.records import T, adapter
 
 PRIVATE, PUBLIC = 0o600, 0o644
 """Modes under any umask: a run's files for the owner; cards, rosters, starters for all."""
@@ -27,8 +28,6 @@ _FOLDER = 0o700
 _LONGEST, _PART = 1 << 26, 1 << 20
 _LOCK, _HOLDER = ".lock", ".lock-holder"
 _UNFINISHED = ".unfinished"
-
-T = TypeVar("T")
 
 
 def write_atomically(
@@ -185,13 +184,13 @@ def parse_json(
     Raises:
         RunFolderError: or `error`, where it is something else.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
     from pydantic_core import from_json
 
     try:
         # a number may be too large for a float
         json.dumps(from_json(data, allow_inf_nan=False), allow_nan=False)
-        return TypeAdapter(kind).validate_json(data, strict=True)
+        return adapter(kind).validate_json(data, strict=True)
     except ValidationError as problem:
         first = problem.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"][:3])

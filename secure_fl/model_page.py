@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from secure_fl.config import FederationConfig
+from secure_fl.federation.run_summary import Charged, SketchPrivacy, Summary
 
 _HEAD = """---
 library_name: secure_fl
@@ -16,23 +17,19 @@ tags:
 """
 
 
-def model_page(
-    config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
-) -> str:
+def model_page(config: FederationConfig, card: Mapping[str, Any], summary: Summary) -> str:
     """Markdown; card and summary come without the experimenter's fields."""
     sections = [*_models(config, card, summary), *_loading(card), *_privacy(summary)]
     return "\n".join([_HEAD, f"# {config.name}", "", *sections, ""])
 
 
-def _models(
-    config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
-) -> Iterator[str]:
+def _models(config: FederationConfig, card: Mapping[str, Any], summary: Summary) -> Iterator[str]:
     shape = " × ".join(map(str, card["shape"]))
     pools = ""
     if config.pools.enabled:
         pools = f", and {config.pools.count} pool models, each for the clients whom it suits"
     yield (
-        f"An encoder pre-trained by federated learning over {summary['clients']} clients{pools}, "
+        f"An encoder pre-trained by federated learning over {summary.clients} clients{pools}, "
         "made with secure_fl."
     )
     yield ""
@@ -46,7 +43,7 @@ def _models(
         names = card.get("class_names") or ()
         yield f"- Classes: {card['classes']}" + (f" ({', '.join(names)})" if names else "")
     yield f"- Pools: {card['task'].replace('_', '-')}" if config.pools.enabled else "- Pools: none"
-    yield f"- Parameters of the encoder: {summary['encoder_parameters']}"
+    yield f"- Parameters of the encoder: {summary.encoder_parameters}"
     yield ""
 
 
@@ -70,35 +67,31 @@ def _loading(card: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _privacy(summary: Mapping[str, Any]) -> Iterator[str]:
+def _privacy(summary: Summary) -> Iterator[str]:
     yield "## What is protected, and against whom"
     yield ""
-    for name, covers in (
-        ("privacy", "the whole run"),
-        ("sketches", "the sketches that start the pools, and nothing else"),
-    ):
-        record = summary.get(name)
-        if record:
-            yield from _claims(record, covers)
-    for row in summary["secrecy"]:
-        kept = f"cannot read {row['holds']}. Reads" if row["holds"] else "reads"
-        yield f"- **{row['adversary']}** {kept} {row['reads']}."
+    if summary.charged is not None:
+        yield from _claims(summary.charged)
+    for row in summary.secrecy:
+        kept = f"cannot read {row.holds}. Reads" if row.holds else "reads"
+        yield f"- **{row.adversary}** {kept} {row.reads}."
     yield ""
     yield "Not protected:"
     yield ""
-    yield from (f"- {line}" for line in summary["unprotected"])
+    yield from (f"- {line}" for line in summary.unprotected)
 
 
-def _claims(record: Mapping[str, Any], covers: str) -> Iterator[str]:
+def _claims(record: Charged) -> Iterator[str]:
+    covers = record.covers if isinstance(record, SketchPrivacy) else "the whole run"
     yield f"Differential privacy of {covers}, by adversary:"
     yield ""
     yield "| adversary | ε | δ | unit | neighbours differ by | assumes |"
     yield "|---|---|---|---|---|---|"
-    for claim in record["claims"]:
-        epsilon = "no bound" if claim["epsilon"] is None else f"{claim['epsilon']:.2f}"
-        assumes = "; ".join(claim["assumes"])
+    for claim in record.claims:
+        epsilon = "no bound" if claim.epsilon is None else f"{claim.epsilon:.2f}"
+        assumes = "; ".join(claim.assumes)
         yield (
-            f"| {claim['adversary']} | {epsilon} | {claim['delta']:g} | {claim['unit']} | "
-            f"{claim['adjacency']} | {assumes} |"
+            f"| {claim.adversary} | {epsilon} | {claim.delta:g} | {claim.unit} | "
+            f"{claim.adjacency} | {assumes} |"
         )
     yield ""

@@ -13,6 +13,7 @@ from secure_fl.assign import Assignment, assign
 from secure_fl.errors import ModelError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.run_summary import Summary
 from secure_fl.files import is_file, read_json
 from secure_fl.inference import Examples, Models
 from secure_fl.paths import path_of
@@ -38,7 +39,7 @@ class Result:
 
     models: Models
     choices: dict[int, int]
-    summary: dict[str, Any]
+    summary: Summary
     records: list[RoundRecord] = field(repr=False)
     folder: Path | None = None
     names: tuple[str, ...] = ()
@@ -62,8 +63,7 @@ class Result:
         summary = opened.read_summary()
         models = Models.load(path, encoder)
         choices = {int(client): pool for client, pool in models.card.choices.items()}
-        records = [RoundRecord(**line) for line in opened.read_metrics()]
-        return cls(models, choices, summary, records, path, _names(opened, models))
+        return cls(models, choices, summary, opened.read_metrics(), path, _names(opened, models))
 
     @property
     def encoder(self) -> nn.Module:
@@ -133,13 +133,11 @@ class Result:
         return assign(self.models, x, y)
 
     def __repr__(self) -> str:
-        clients, where = (
-            self.summary.get("clients"),
-            "" if self.folder is None else f", folder={str(self.folder)!r}",
-        )
+        clients = self.summary.clients
+        where = "" if self.folder is None else f", folder={str(self.folder)!r}"
         kind = type(self.encoder).__name__
         return (
-            f"Result({self.summary.get('name')!r}, encoder={kind}, pools={len(self.pools)}, "
+            f"Result({self.summary.name!r}, encoder={kind}, pools={len(self.pools)}, "
             f"clients={clients}, rounds={len(self.records)}{where})"
         )
 
@@ -163,9 +161,9 @@ class Result:
     def _number(self, client: int | str) -> int:
         if isinstance(client, str) and client in self.names:
             client = self.names.index(client)
-        if not _is_number(client) or not 0 <= client < int(self.summary.get("clients", 0)):
+        if not _is_number(client) or not 0 <= client < self.summary.clients:
             known = f", or a name: {_few(self.names)}" if self.names else ""
-            remedy = f"use a number below {self.summary.get('clients')}{known}"
+            remedy = f"use a number below {self.summary.clients}{known}"
             raise ModelError("no such client", field="client", value=_shown(client), remedy=remedy)
         return int(client)
 

@@ -51,6 +51,7 @@ from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.files import held, read_json, remove_unfinished
 from secure_fl.inference import Models
+from secure_fl.records import document
 from secure_fl.result import Result
 from secure_fl.summary import final_summary, picture
 from secure_fl.training.device import Compute
@@ -356,12 +357,11 @@ class Federation:
     def _finish(self, state: State, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         made, choices = ModelsMade.of(self.blueprint, state), dict[int, int]()
         if made.pools:
-            found = records[-1].metrics.get("choices", {})
+            found = records[-1].metrics.choices or {}
             choices = {int(client): pool for client, pool in found.items()}
         claimed = privacy_record(self.config, self._gate, records)
-        summary = final_summary(self.config, records, self.summarise(), made.sizes, claimed)
-        sketches = sketch_record(self.config, self._gate)
-        summary |= {} if sketches is None else {"sketches": sketches}
+        charged = claimed, sketch_record(self.config, self._gate)
+        summary = final_summary(self.config, records, self.summarise(), made.sizes, *charged)
         card = ModelCard.of(
             self.blueprint,
             self._scaling,
@@ -377,7 +377,7 @@ class Federation:
             if self.manifest.writes("embedding.json"):
                 drawn = picture(self.blueprint, state.tensors["encoder"], self.clients)
                 folder.write(folder.embedding, drawn)
-            folder.write(folder.summary, summary)
+            folder.write(folder.summary, document(summary))
         kept = (made.encoder.eval(), made.pools, made.guide, made.centre)
         models, path = Models(self.config, card, *kept), None if folder is None else folder.path
         return Result(models, choices, summary, records, path, self._names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +17,14 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.alerts import listed
 from secure_fl.federation.factory import Blueprint
-from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.record import Metrics, RoundRecord
+from secure_fl.federation.run_summary import (
+    Cost,
+    FinalPools,
+    Privacy,
+    SketchPrivacy,
+    Summary,
+)
 from secure_fl.federation.secrecy import secrecy
 from secure_fl.models.state import load_vector
 from secure_fl.training.tasks import embed
@@ -97,35 +104,35 @@ def final_summary(
     config: FederationConfig,
     records: Sequence[RoundRecord],
     data: PartitionSummary,
-    sizes: dict[str, int],
-    privacy: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    sizes: Mapping[str, int],
+    privacy: Privacy | None = None,
+    sketches: SketchPrivacy | None = None,
+) -> Summary:
     """Results, costs and warnings of a finished run; the manifest says what of it is written."""
     by_phase = {
         name: [r for r in records if r.phase == name]
         for name in dict.fromkeys(r.phase for r in records)
     }
-    summary: dict[str, Any] = {
-        "name": config.name,
-        "status": "finished",
-        "seed": config.seed,
-        "unprotected": unprotected(config),
-        "secrecy": secrecy(config, len(data.clients)),
-        "clients": len(data.clients),
-        "examples": sum(client.examples for client in data.clients),
-        "label_skew": data.label_skew,
+    tested = by_phase["evaluate"][-1].metrics if "evaluate" in by_phase else Metrics()
+    course = [*(record.metrics for record in by_phase.get("cluster", [])), tested]
+    return Summary(
+        name=config.name,
+        status="finished",
+        seed=config.seed,
+        unprotected=tuple(unprotected(config)),
+        secrecy=secrecy(config, len(data.clients)),
+        clients=len(data.clients),
+        examples=sum(client.examples for client in data.clients),
+        label_skew=data.label_skew,
         **sizes,
-        "costs": {name: _cost(rounds) for name, rounds in by_phase.items()},
-        "versions": versions(),
-        "alerts": listed(records),
-    }
-    if privacy is not None:
-        summary["privacy"] = privacy
-    if "measure" in by_phase:
-        summary["representation"] = by_phase["measure"][-1].metrics
-    if "evaluate" in by_phase and "choices" in by_phase["evaluate"][-1].metrics:
-        summary["pools"] = _pools(by_phase, data)
-    return summary
+        costs={name: _cost(rounds) for name, rounds in by_phase.items()},
+        versions=versions(),
+        alerts=listed(records),
+        privacy=privacy,
+        representation=by_phase["measure"][-1].metrics if "measure" in by_phase else None,
+        pools=_pools(course, data) if tested.pools and tested.choices is not None else None,
+        sketches=sketches,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -170,42 +177,43 @@ def _plane(h: Tensor) -> list[list[float]]:
     return points
 
 
-def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
+def _cost(rounds: Sequence[RoundRecord]) -> Cost:
     """What one phase cost. Times are left out where a round's record has none."""
-    counted = {
-        "rounds": len(rounds),
-        "bytes_down": sum(r.bytes_down for r in rounds),
-        "bytes_up": sum(r.bytes_up for r in rounds),
-    }
-    times = {"seconds": [r.seconds for r in rounds], "sum_seconds": [r.sum_seconds for r in rounds]}
-    return counted | {
-        name: sum(t for t in taken if t is not None)
-        for name, taken in times.items()
-        if None not in taken
-    }
+    down, up = sum(r.bytes_down for r in rounds), sum(r.bytes_up for r in rounds)
+    times = _in_all([r.seconds for r in rounds]), _in_all([r.sum_seconds for r in rounds])
+    return Cost(len(rounds), down, up, *times)
 
 
-def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> dict[str, Any]:
+def _in_all(times: Sequence[float | None]) -> float | None:
+    known = [time for time in times if time is not None]
+    return sum(known) if len(known) == len(times) else None
+
+
+def _pools(course: Sequence[Metrics], data: PartitionSummary) -> FinalPools:
     """The last evaluation, the course of the rounds before it, and each group's accuracy.
 
     Rounds that were read back without the experimenter's fields are gaps in the course.
     """
-    final = by_phase["evaluate"][-1].metrics
-    course = [r.metrics for r in (*by_phase.get("cluster", []), by_phase["evaluate"][-1])]
-    health = [metrics["pools"] for metrics in course if "pools" in metrics]
+    final, health = course[-1], [each.pools for each in course if each.pools is not None]
     groups = {client.client: client.group for client in data.clients}
     by_group: dict[str, list[float]] = {}
-    for client, accuracy in final["accuracies"].items():
+    for client, accuracy in (final.accuracies or {}).items():
         if accuracy is not None and groups[int(client)] is not None:
             by_group.setdefault(str(groups[int(client)]), []).append(accuracy)
-    return {
-        **{key: final[key] for key in _FIGURES},
-        **{key: final.get(key) for key in ("balanced_accuracy", "majority")},
-        **final["pools"],
-        "accuracy_per_round": [metrics.get("accuracy") for metrics in course],
-        "occupancy_per_round": [pools["counts"] for pools in health],
-        "alerts": [pools["alert"] for pools in health if pools["alert"]],
-        "accuracy_by_group": {
+    return FinalPools(
+        **vars(health[-1]),
+        accuracy=final.accuracy,
+        accuracy_std=final.accuracy_std,
+        accuracy_min=final.accuracy_min,
+        balanced_accuracy=final.balanced_accuracy,
+        test_loss=final.test_loss,
+        majority=final.majority,
+        choices=final.choices or {},
+        accuracies=final.accuracies or {},
+        accuracy_per_round=tuple(metrics.accuracy for metrics in course),
+        occupancy_per_round=tuple(pools.counts for pools in health),
+        alerts=tuple(pools.alert for pools in health if pools.alert),
+        accuracy_by_group={
             group: sum(values) / len(values) for group, values in sorted(by_group.items())
         },
-    }
+    )

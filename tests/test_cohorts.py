@@ -227,8 +227,7 @@ def test_claims_count_the_groups_that_are_summed(clients: int) -> None:
         SecurityConfig().sums(len(group)).against_a_lying_server for group in groups
     )
     assert (
-        f"fewer than 2t - m = {stated.against_a_lying_server} "
-        in secrecy(config, clients)[1]["holds"]
+        f"fewer than 2t - m = {stated.against_a_lying_server} " in secrecy(config, clients)[1].holds
     )
 
 
@@ -283,7 +282,7 @@ def test_the_table_says_what_few_colluders_read_of_opened_sums() -> None:
         ({"pools": {"enabled": False}}, "where 8 of them are alone with a client in a sum"),
     ):
         rows = secrecy(FederationConfig(**tables), 12)
-        assert all(said in row["reads"] for row in rows[:2])
+        assert all(said in row.reads for row in rows[:2])
 
 
 @pytest.mark.parametrize(
@@ -291,13 +290,13 @@ def test_the_table_says_what_few_colluders_read_of_opened_sums() -> None:
 )
 def test_the_table_says_what_each_reads_and_what_it_cannot(security: dict[str, Any]) -> None:
     rows = {
-        row["adversary"].partition(",")[0]: row
+        row.adversary.partition(",")[0]: row
         for row in secrecy(FederationConfig(security=security), 12)
     }
     plain = security.get("protection") == "plain"
-    assert [name for name, row in rows.items() if not row["holds"]] == (["server"] if plain else [])
-    assert ("sealed" in rows["reader of the disk"]["holds"]) != plain
+    assert [name for name, row in rows.items() if not row.holds] == (["server"] if plain else [])
+    assert ("sealed" in rows["reader of the disk"].holds) != plain
     if not security:
-        assert "opened ones with any client" in rows["server that follows the protocol"]["reads"]
+        assert "opened ones with any client" in rows["server that follows the protocol"].reads
     if security.get("key_holder") == "authority":
-        assert rows["server that follows the protocol"]["reads"].startswith("no sum;")
+        assert rows["server that follows the protocol"].reads.startswith("no sum;")

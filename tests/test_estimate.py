@@ -58,7 +58,8 @@ def test_bytes_are_what_a_run_sends(tables: dict[str, dict[str, Any]]) -> None:
         if any(
             count < 3
             for record in rounds
-            for count in record.metrics.get("pools", {}).get("counts", ())
+            if record.metrics.pools is not None
+            for count in record.metrics.pools.counts
         ):
             continue  # a pool stayed closed
         down, up = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,12 @@ from secure_fl import Federation, Result
 from secure_fl.config import FederationConfig
 from secure_fl.errors import ConfigError, DependencyError, ModelError, RunFolderError
 from secure_fl.export import export, load_exported
+from secure_fl.federation.run_summary import Privacy, Summary
+from secure_fl.federation.secrecy import Secrecy
 from secure_fl.model_page import model_page
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
+from secure_fl.privacy.chain import Mark
+from secure_fl.privacy.claims import Adversary, PrivacyClaim
 
 X = make_images(7, seed=3).x
 
@@ -100,9 +106,9 @@ def test_a_hub_folder_reads_back(made: Result, tmp_path: Path) -> None:
     assert page.startswith("---\nlibrary_name: secure_fl\n")
     assert "no differential privacy" in page
     assert "1 × 8 × 8" in page
-    assert all(row["adversary"] in page for row in made.summary["secrecy"])
-    assert all(line in page for line in made.summary["unprotected"])
-    assert str(made.summary["pools"]["accuracy"])[:6] not in page
+    assert all(row.adversary in page for row in made.summary.secrecy)
+    assert all(line in page for line in made.summary.unprotected)
+    assert str(made.summary.pools.accuracy)[:6] not in page
 
 
 def test_damaged_hub_folders_are_typed(made: Result, tmp_path: Path) -> None:
@@ -119,22 +125,46 @@ def test_damaged_hub_folders_are_typed(made: Result, tmp_path: Path) -> None:
         load_exported(tmp_path)
 
 
+def charged() -> Privacy:
+    """A claim against the server, and one without a bound against the key holder."""
+    claim = PrivacyClaim(
+        epsilon=3.14159,
+        delta=1e-5,
+        unit=PrivacyUnit.EXAMPLE,
+        adjacency=Adjacency.ADD_REMOVE,
+        sampling="none",
+        adversary=Adversary.SERVER,
+        basis="derived",
+        assumes=("honest clients",),
+        not_covered=(),
+    )
+    return Privacy(
+        unit="example",
+        adjacency="add-remove",
+        epsilon=3.14159,
+        delta=1e-5,
+        releases=1,
+        ledger=Mark(1, "00"),
+        claims=(claim, replace(claim, adversary=Adversary.KEY_HOLDER, epsilon=None)),
+        budget=4.0,
+        clients={},
+        outside=(),
+    )
+
+
 def test_a_model_card_carries_the_claim_against_each_adversary() -> None:
-    claim = {
-        "epsilon": 3.14159,
-        "delta": 1e-5,
-        "unit": "example",
-        "adjacency": "add-remove",
-        "adversary": "server",
-        "assumes": ["honest clients"],
-    }
-    summary = {
-        "clients": 4,
-        "encoder_parameters": 7,
-        "privacy": {"claims": [claim, {**claim, "adversary": "key holder", "epsilon": None}]},
-        "secrecy": [{"adversary": "server", "holds": "", "reads": "sums"}],
-        "unprotected": ["simulated"],
-    }
+    summary = Summary(
+        name="ward",
+        status="finished",
+        seed=0,
+        unprotected=("simulated",),
+        secrecy=(Secrecy("server", "", "sums"),),
+        clients=4,
+        encoder_parameters=7,
+        costs={},
+        versions={},
+        privacy=charged(),
+    )
     card = {
         "shape": [1, 8, 8],
         "scale": "none",

@@ -17,6 +17,7 @@ PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
     {"ciphers", "errors", "lazy", "lock_holder", "odds", "quantities", "seeds", "terminal"},
+    {"records"},
     {"coins", "files", "paths"},
     {"config"},
     {"crypto"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from secure_fl.callbacks.base import Callback
 from secure_fl.errors import DependencyError
+from secure_fl.records import document
 
 if TYPE_CHECKING:
     from secure_fl.federation.record import RoundRecord
@@ -91,7 +92,8 @@ def numbers(record: RoundRecord) -> dict[str, float]:
         name: getattr(record, name)
         for name in ("clients", "bytes_down", "bytes_up", "seconds", "sum_seconds")
     }
-    kept = {name: value for name, value in record.metrics.items() if name not in _OF_SINGLE_CLIENTS}
+    told = document(record.metrics)
+    kept = {name: value for name, value in told.items() if name not in _OF_SINGLE_CLIENTS}
     return {f"{record.phase}/{name}": value for name, value in _flat({**found, **kept}, "")}
 
 

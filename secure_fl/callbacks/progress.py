@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -170,29 +170,25 @@ class LiveProgress(Callback):
 
 def facts(record: RoundRecord) -> list[str]:
     """What a reader wants of a round, in a few words each."""
-    metrics: dict[str, Any] = record.metrics
-    said = []
-    if metrics.get("loss") is not None:
-        said.append(f"loss {metrics['loss']:.3f}")
-    if metrics.get("accuracy") is not None:
-        said.append(f"accuracy {metrics['accuracy']:.3f}")
-        beside = (
-            ("balanced", metrics.get("balanced_accuracy")),
-            ("majority", metrics.get("majority")),
-        )
+    metrics, said = record.metrics, list[str]()
+    if metrics.loss is not None:
+        said.append(f"loss {metrics.loss:.3f}")
+    if metrics.accuracy is not None:
+        said.append(f"accuracy {metrics.accuracy:.3f}")
+        beside = ("balanced", metrics.balanced_accuracy), ("majority", metrics.majority)
         said += [
             f"{name} {value:.3f}"
             for name, value in beside
             if value is not None and record.phase == "evaluate"
         ]
-    if "pools" in metrics:
-        said.append("pools " + "/".join(map(str, metrics["pools"]["counts"])))
-    if "counts" in metrics:
-        said.append("groups " + "/".join(map(str, metrics["counts"])))
-    if "pretrained" in metrics and "knn" in metrics["pretrained"]:
-        said.append(f"kNN {metrics['initial']['knn']:.3f} -> {metrics['pretrained']['knn']:.3f}")
-    if "privacy" in metrics:
-        said.append(f"ε {metrics['privacy']['epsilon']:.2f}")
+    if metrics.pools is not None:
+        said.append("pools " + "/".join(map(str, metrics.pools.counts)))
+    if metrics.counts is not None:
+        said.append("groups " + "/".join(map(str, metrics.counts)))
+    if metrics.initial and metrics.pretrained and "knn" in metrics.pretrained:
+        said.append(f"kNN {metrics.initial['knn']:.3f} -> {metrics.pretrained['knn']:.3f}")
+    if metrics.privacy is not None and metrics.privacy.epsilon is not None:
+        said.append(f"ε {metrics.privacy.epsilon:.2f}")
     if record.clients:
         said.append(f"{record.clients} clients")
     return said

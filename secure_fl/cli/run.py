@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from secure_fl.callbacks import Callback
     from secure_fl.config import FederationConfig
     from secure_fl.estimate import Estimate
+    from secure_fl.federation.run_summary import Cost, FinalPools, Privacy, SketchPrivacy, Summary
 
 _Config = Annotated[
     Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")
@@ -124,80 +125,71 @@ def _announce(federation: Any) -> None:
     warn(out, federation.config)
 
 
-def _privacy_line(privacy: dict[str, Any]) -> str:
-    spent = "no bound"
-    if privacy["epsilon"] is not None:
-        spent = f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
+def _privacy_line(privacy: Privacy) -> str:
+    known = privacy.epsilon is not None
+    spent = f"ε = {privacy.epsilon:.2f} of {privacy.budget:g}" if known else "no bound"
     kind = (
-        f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest "
-        "of any client"
+        f"δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}, the largest of any "
+        "client"
     )
     against = ", ".join(
-        f"{claim['adversary']} "
-        f"{'no bound' if claim['epsilon'] is None else format(claim['epsilon'], '.2f')}"
-        for claim in privacy["claims"]
-        if claim["unit"] == privacy["unit"]
+        f"{claim.adversary} {'no bound' if claim.epsilon is None else format(claim.epsilon, '.2f')}"
+        for claim in privacy.claims
+        if claim.unit == privacy.unit
     )
     return (
-        f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json\nε "
+        f"privacy spent: {spent} ({kind}); {privacy.releases} releases in ledger.json\nε "
         f"against: {against}"
     )
 
 
-def _sketch_line(sketches: dict[str, Any]) -> str:
-    kind = f"δ = {sketches['delta']:g}, {sketches['unit']} level, {sketches['adjacency']}"
+def _sketch_line(sketches: SketchPrivacy) -> str:
+    kind = f"δ = {sketches.delta:g}, {sketches.unit} level, {sketches.adjacency}"
     return (
-        f"sketches: ε = {sketches['epsilon']:.2f} ({kind}), for the sketches alone; updates and "
+        f"sketches: ε = {sketches.epsilon:.2f} ({kind}), for the sketches alone; updates and "
         "models have no differential privacy"
     )
 
 
-_BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
-"""Figures that stand beside the accuracy, and how they are called there."""
-
-
-def show_summary(summary: dict[str, Any], folder: Path) -> None:
+def show_summary(summary: Summary, folder: Path) -> None:
     """A run in a few lines, as its record tells it: representation, pools, costs, folder."""
-    if measured := summary.get("representation"):
-        rows = [
-            [name, measured["initial"][name], value]
-            for name, value in measured["pretrained"].items()
-        ]
+    if measured := summary.representation:
+        initial = measured.initial or {}
+        rows = [[name, initial[name], value] for name, value in (measured.pretrained or {}).items()]
         out.print(Sheet("encoder", ["metric", "random", "pre-trained"], rows))
-    if pools := summary.get("pools"):
-        out.print(_pools_line(pools))
-    first = {found["alert"]: found for found in reversed(summary.get("alerts", []))}
+    if summary.pools is not None:
+        out.print(_pools_line(summary.pools))
+    first = {found.alert: found for found in reversed(summary.alerts or ())}
     for found in reversed(first.values()):
-        said = f"warning ({found['phase']}, round {found['round']}): {found['alert']}"
+        said = f"warning ({found.phase}, round {found.round}): {found.alert}"
         out.print(said, style="yellow")
-    told = [row for row in summary["secrecy"] if row["holds"]]
+    told = [row for row in summary.secrecy if row.holds]
     for row in told:
-        out.print(f"{row['adversary']}: cannot read {row['holds']}", style="dim")
+        out.print(f"{row.adversary}: cannot read {row.holds}", style="dim")
     if told:
         said = "what each of them does read is on the page and in summary.json"
         out.print(said, style="dim")
-    if "privacy" in summary:
-        out.print(_privacy_line(summary["privacy"]))
-    if "sketches" in summary:
-        out.print(_sketch_line(summary["sketches"]))
-    out.print(_costs_line(list(summary["costs"].values())))
+    if summary.privacy is not None:
+        out.print(_privacy_line(summary.privacy))
+    if summary.sketches is not None:
+        out.print(_sketch_line(summary.sketches))
+    out.print(_costs_line(list(summary.costs.values())))
     out.print(f"wrote {folder}; see it with `secure-fl report {folder}`")
 
 
-def _pools_line(pools: dict[str, Any]) -> str:
-    ari = "" if pools["ari"] is None else f", ARI {pools['ari']:.2f} against the known groups"
+def _pools_line(pools: FinalPools) -> str:
+    ari = "" if pools.ari is None else f", ARI {pools.ari:.2f} against the known groups"
     accuracy = "unknown"
-    if pools["accuracy"] is not None:
-        accuracy = f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
-    there = {said: pools.get(key) for key, said in _BESIDE.items()}
+    if pools.accuracy is not None:
+        accuracy = f"{pools.accuracy:.3f} ± {pools.accuracy_std:.3f} over clients"
+    there = {"balanced": pools.balanced_accuracy, "majority class": pools.majority}
     beside = "".join(f", {said} {value:.3f}" for said, value in there.items() if value is not None)
-    used = f"{pools['active']} of {len(pools['counts'])} pools in use"
+    used = f"{pools.active} of {len(pools.counts)} pools in use"
     return f"accuracy {accuracy}{beside}; {used}{ari}"
 
 
-def _costs_line(costs: list[dict[str, Any]]) -> str:
-    down, up = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up"))
-    took = ""
-    if all("seconds" in cost for cost in costs):
-        took = f"{clock(sum(cost['seconds'] for cost in costs))}, "
+def _costs_line(costs: Sequence[Cost]) -> str:
+    down, up = sum(cost.bytes_down for cost in costs), sum(cost.bytes_up for cost in costs)
+    times = [cost.seconds for cost in costs if cost.seconds is not None]
+    took = f"{clock(sum(times))}, " if len(times) == len(costs) else ""
     return f"{took}{size(down)} to the clients, {size(up)} to the server"

@@ -93,9 +93,8 @@ class FederationConfig(Section):
             and _setting(given.get("security"), "protection") == "plain"
         ):
             given["pretrain"] = _with_defaults(given.get("pretrain"), {"weights": "examples"})
-            given["pools"] = _with_defaults(
-                given.get("pools"), {"weights": "examples", "sketch_starts": 32}
-            )
+            open_sums = {"weights": "examples", "sketch_starts": 32, "sketch_iterations": 11}
+            given["pools"] = _with_defaults(given.get("pools"), open_sums)
         if unit == "client":
             given["pools"] = _with_defaults(given.get("pools"), {"start": "pretrained"})
         if unit in ("example", "client"):

@@ -151,8 +151,8 @@ class PoolsConfig(OptimiserConfig):
     """sketch: examples (pooled pixels; values, squares and spectrum of series; columns) | encoder
     (embeddings by the pre-trained one)
     """
-    sketch_iterations: int = Field(15, ge=1, le=10_000)
-    """sketch: iterations of federated k-means"""
+    sketch_iterations: int = Field(6, ge=1, le=10_000)
+    """sketch: most iterations of federated k-means; 11 where sketches are not noised"""
     sketch_starts: int = Field(128, ge=1, le=10_000)
     """sketch: k-means runs side by side, the tightest is kept; 32 where sketches are not noised"""
     restart_attempts: int = Field(20, ge=1, le=10_000)

@@ -178,6 +178,10 @@ class Seen:
         """Remember a message that was accepted."""
         self.digests[_place(header)] = _identity_of(header)
 
+    def forget(self, header: Header) -> None:
+        """Give back the place of a message whose body was refused."""
+        del self.digests[_place(header)]
+
 
 def sign_envelope(identity: Identity, header: Header, body: bytes) -> bytes:
     """The bytes of a message.

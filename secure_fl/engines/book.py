@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from secure_fl.config import FederationConfig
 from secure_fl.federation.alerts import watched
@@ -42,8 +42,7 @@ class Book:
     records: list[RoundRecord] = field(init=False)
 
     def __post_init__(self) -> None:
-        lines = [] if self.folder is None else self.folder.read_metrics()
-        self.records = [RoundRecord(**line) for line in lines]
+        self.records = [] if self.folder is None else self.folder.read_metrics()
 
     def begin(self, name: str, rounds: int, finished: int) -> None:
         """A row of rounds begins, or goes on."""
@@ -68,4 +67,4 @@ class Book:
             if save:
                 self.folder.save(state, self.digest, self.gate.mark)
                 self.box.checkpointed()
-        self.tell("on_round", RoundRecord(**self.manifest.view("metrics.jsonl", asdict(record))))
+        self.tell("on_round", self.manifest.seen("metrics.jsonl", record))

@@ -9,7 +9,7 @@ from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
 from secure_fl.engines.workers import Workers
 from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.record import Metrics, RoundRecord
 from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
@@ -67,7 +67,7 @@ class Rounds:
         step, seen = self._program.step(state.place), self._parties.told.seen
         seen = {client: seen[client] for client in form.cohort if client in seen}
         metrics = step.observe(state, opened, seen, self._groups) | self._gate.spent()
-        metrics = ({"refused": list(cost.refused)} if cost.refused else {}) | metrics
+        metrics |= Metrics(refused=tuple(cost.refused) or None)
         return moved, RoundRecord(
             form.name,
             state.place.round + 1,

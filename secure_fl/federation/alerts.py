@@ -16,6 +16,7 @@ from secure_fl.config.advice import Lower, Option, Raise, Setting, advise
 from secure_fl.data.dataset import UNLABELLED
 from secure_fl.data.partitions import ClientData
 from secure_fl.federation.record import Metrics, RoundRecord
+from secure_fl.federation.run_summary import Alerted
 from secure_fl.training.fit import EXPLODED, has_exploded
 
 _ERRORS = 2.0
@@ -59,30 +60,22 @@ def watched(
             says nothing.
         majority: of `majorities`; their mean is over the clients that the round tested.
     """
-    metrics = dict(record.metrics)
-    if "accuracies" in metrics:
-        known = [
-            majority[client]
-            for client, accuracy in metrics["accuracies"].items()
-            if accuracy is not None and client in majority
-        ]
-        metrics["majority"] = fmean(known) if known else None
-    first = next(
-        (
-            each.metrics["loss"]
-            for each in earlier
-            if each.phase == record.phase and each.metrics.get("loss") is not None
-        ),
-        None,
-    )
-    alerts = list(_alerts(record.phase, metrics, first, config))
-    return replace(record, metrics=metrics | ({"alerts": alerts} if alerts else {}))
+    known = [
+        majority[client]
+        for client, accuracy in (record.metrics.accuracies or {}).items()
+        if accuracy is not None and client in majority
+    ]
+    metrics = record.metrics | Metrics(majority=fmean(known) if known else None)
+    losses = (each.metrics.loss for each in earlier if each.phase == record.phase)
+    first = next((loss for loss in losses if loss is not None), None)
+    alerts = tuple(_alerts(record.phase, metrics, first, config))
+    return replace(record, metrics=metrics | Metrics(alerts=alerts or None))
 
 
 def alerts_of(record: RoundRecord) -> list[str]:
     """All alerts of a round, those of the pools among them."""
-    pools = record.metrics.get("pools", {}).get("alert")
-    return [*([pools] if pools else []), *record.metrics.get("alerts", [])]
+    pools, more = record.metrics.pools, record.metrics.alerts or ()
+    return [*([pools.alert] if pools is not None and pools.alert else []), *more]
 
 
 def kind_of(alert: str) -> str:
@@ -92,16 +85,14 @@ def kind_of(alert: str) -> str:
     return alert.partition(":")[0]
 
 
-def listed(records: Sequence[RoundRecord]) -> list[dict[str, object]]:
+def listed(records: Sequence[RoundRecord]) -> tuple[Alerted, ...]:
     """Each kind of alert of each phase once, with the round in which it came up first."""
-    found: dict[tuple[str, str], dict[str, object]] = {}
+    found: dict[tuple[str, str], Alerted] = {}
     for record in records:
         for alert in alerts_of(record):
-            found.setdefault(
-                (record.phase, kind_of(alert)),
-                {"phase": record.phase, "round": record.round, "alert": alert},
-            )
-    return list(found.values())
+            first = Alerted(record.phase, record.round, alert)
+            found.setdefault((record.phase, kind_of(alert)), first)
+    return tuple(found.values())
 
 
 def _alerts(
@@ -114,13 +105,13 @@ def _alerts(
         Setting("runtime.precision", "float32"),
         "look for extreme values in the data",
     )
-    if "exploded" in metrics:
+    if metrics.exploded is not None:
         yield (
-            f"exploding loss within a round: {_places(metrics['exploded'])}, over {EXPLODED:g} "
+            f"exploding loss within a round: {_places(metrics.exploded)}, over {EXPLODED:g} "
             f"times the size of its first value; {steadier}"
         )
-    if metrics.get("cut", {}).get("share", 0.0) >= _CUT:
-        count, share = metrics["cut"]["clients"], metrics["cut"]["share"]
+    if metrics.cut is not None and metrics.cut.share >= _CUT:
+        count, share = metrics.cut.clients, metrics.cut.share
         remedy = advise(
             config,
             Raise("security.clamp"),
@@ -132,7 +123,7 @@ def _alerts(
             f"updates were cut: at {count} client{'' if count == 1 else 's'}, up to {share:.1%} of "
             f"a kind of values lay beyond the clamp; {remedy}"
         )
-    loss = metrics.get("loss")
+    loss = metrics.loss
     if loss is not None and not isfinite(loss):
         yield f"loss that is no number: the mean over clients is not finite; {steadier}"
     elif loss is not None and first is not None and has_exploded(loss, first):
@@ -146,7 +137,7 @@ def _alerts(
         yield from _worse_than_random(metrics, config)
 
 
-def _places(exploded: dict[str, int]) -> str:
+def _places(exploded: Mapping[str, int]) -> str:
     """`client 3 at step 5, server at step 2`; step 0 stands for an update that was not finite, and
     was left out.
     """
@@ -164,11 +155,11 @@ def _places(exploded: dict[str, int]) -> str:
 
 def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
     """Pools that know no more than which label is the most frequent."""
-    accuracy, majority = metrics.get("accuracy"), metrics.get("majority")
+    accuracy, majority = metrics.accuracy, metrics.majority
     if accuracy is None or majority is None:
         return
-    clients = max(1, sum(each is not None for each in metrics.get("accuracies", {}).values()))
-    if accuracy > majority + _ERRORS * (metrics.get("accuracy_std") or 0.0) / sqrt(clients):
+    clients = max(1, sum(each is not None for each in (metrics.accuracies or {}).values()))
+    if accuracy > majority + _ERRORS * (metrics.accuracy_std or 0.0) / sqrt(clients):
         return
     remedy = advise(
         config,
@@ -189,12 +180,11 @@ def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
 
 def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
     """Pre-training that left neighbours of one label further apart than a random encoder does."""
-    measured = {
-        said: tuple(metrics.get(when, {}).get(name) for when in ("initial", "pretrained"))
-        for name, said in (("knn", "kNN"), ("linear_probe", "the linear probe"))
-    }
+    initial, pretrained = metrics.initial or {}, metrics.pretrained or {}
     lower = [
-        (said, *pair) for said, pair in measured.items() if None not in pair and pair[1] < pair[0]
+        (said, initial[name], pretrained[name])
+        for name, said in (("knn", "kNN"), ("linear_probe", "the linear probe"))
+        if name in initial and name in pretrained and pretrained[name] < initial[name]
     ]
     if not lower:
         return

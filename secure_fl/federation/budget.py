@@ -9,8 +9,8 @@ ledger under the same key, and is charged once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -18,12 +18,15 @@ from torch import Tensor
 from secure_fl.config import PrivacyConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.record import Metrics, Spent
 from secure_fl.federation.release_box import charged_again
 from secure_fl.federation.run_state import LEDGER, RunState
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.chain import Mark
+from secure_fl.privacy.claims import PrivacyClaim
 from secure_fl.privacy.earlier import taken_over
 from secure_fl.privacy.ledger import Budget, Charges, PrivacyLedger, Release
+from secure_fl.records import document
 
 
 class BudgetGate:
@@ -154,10 +157,10 @@ class BudgetGate:
             )
         self.admit(taken_over(earlier, range(clients)))
 
-    def state(self, claims: Sequence[Mapping[str, object]]) -> None:
+    def state(self, claims: Sequence[PrivacyClaim]) -> None:
         """Write the claims into the ledger's file."""
         if self.ledger is not None and self._path is not None:
-            self.ledger.save(self._path, claims=claims)
+            self.ledger.save(self._path, claims=document(claims))
 
     @property
     def mark(self) -> Mark | None:
@@ -182,7 +185,7 @@ class BudgetGate:
         releases = () if self.ledger is None else self.ledger.releases
         return [release for release in releases if release.history is not None]
 
-    def spent(self) -> dict[str, object]:
+    def spent(self) -> Metrics:
         """What a round's record says of privacy: the largest ε of any subject so far, by the quick
         bound, which is never too low, and the mark.
 
@@ -190,16 +193,12 @@ class BudgetGate:
         were private.
         """
         if self.ledger is None or self.budget is None:
-            return {}
-        said: dict[str, object] = {"ledger": asdict(self.ledger.mark)}
-        if self.covers_run:
-            epsilon = self.ledger.maximum(self.budget, fine=False)
-            said["privacy"] = {
-                "epsilon": epsilon,
-                "delta": self.budget.delta,
-                "unit": str(self.budget.unit),
-            }
-        return said
+            return Metrics()
+        if not self.covers_run:
+            return Metrics(ledger=self.ledger.mark)
+        epsilon = self.ledger.maximum(self.budget, fine=False)
+        spent = Spent(epsilon, self.budget.delta, str(self.budget.unit))
+        return Metrics(privacy=spent, ledger=self.ledger.mark)
 
     def _save(self) -> None:
         """The file first, then the mark that says it was written."""

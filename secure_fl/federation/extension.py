@@ -67,7 +67,7 @@ def go_on(
         return state, blueprint
     blueprint = replace(blueprint, begun_as=begun[0][0])
     lines, begins = folder.read_metrics(), state or State(Place(0, 0))
-    back, kept = rewound(begins, names, [line["phase"] for line in lines], config)
+    back, kept = rewound(begins, names, [line.phase for line in lines], config)
     if changed:
         _check_coming(folder, blueprint, gate, clients, back, names)
         folder.change(config, digest_of(config))
@@ -101,7 +101,7 @@ def _check_coming(
     phase, number = _under_way(state, names, blueprint.config)
     if phase not in LENGTHS:
         return
-    known = bool(last_choices(line.get("metrics", {}) for line in folder.read_metrics()))
+    known = bool(last_choices(line.metrics for line in folder.read_metrics()))
     sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
     again = _released_again(folder, blueprint, state, names, known)
     RoundsToCome(blueprint, gate, phase, number, sizes, again, known).check_budget()
@@ -121,7 +121,7 @@ def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
     """
     found: Mapping[str, int] = {}
     for metrics in rounds:
-        found = metrics.get("choices", found)
+        found = found if metrics.choices is None else metrics.choices
     return found
 
 

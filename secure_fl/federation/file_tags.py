@@ -162,7 +162,7 @@ def _record(sources: _Sources) -> Rules:
         "refused": PUBLIC,
         **_all("groups_opened groups_left_out", sources.pools),
         **_all("spread unexplained counts", sources.groups),
-        **_all("accepted centre", UNNOISED),
+        **_all("accepted centre differences", UNNOISED),
         # Sums of test scores, which are made without differential privacy only.
         "tested": _all("clients mean_accuracy accuracy_deviation mean_loss", UNNOISED),
         **_all(f"{read_off} {watched} {measured}", EXPERIMENTER),

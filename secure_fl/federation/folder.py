@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from secure_fl.federation.checkpoint import (
     save_checkpoint,
 )
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.record import Metrics, RoundRecord
 from secure_fl.federation.run_configs import RunConfigs
+from secure_fl.federation.run_summary import Summary
 from secure_fl.federation.state import State
 from secure_fl.files import (
     append_line,
@@ -43,6 +43,7 @@ from secure_fl.files import (
     write_json,
 )
 from secure_fl.privacy.chain import Mark
+from secure_fl.records import document
 
 MARKED = ("metrics.jsonl", "summary.json", "the last checkpoint")
 """Where a run with a ledger says how far that had come."""
@@ -128,8 +129,8 @@ class RunFolder:
         self.manifest = Manifest.of(config)
         write_atomically(self.metrics, "")
         write_json(self.path / "manifest.json", self.manifest.as_dict())
-        for path, document in (documents or {}).items():
-            self.write(path, document)
+        for path, content in (documents or {}).items():
+            self.write(path, content)
         self._configs.write(config, secrets.token_hex(16), digest)
 
     @classmethod
@@ -219,11 +220,12 @@ class RunFolder:
         if kept:
             write_json(path, kept)
 
-    def read_summary(self) -> dict[str, Any]:
+    def read_summary(self) -> Summary:
         """The run's results.
 
         Raises:
-            RunFolderError: the run has not finished, or the file is damaged.
+            RunFolderError: the run has not finished, or the file is damaged, or has fields that
+                this version does not know.
         """
         if not is_file(self.summary):
             remedy = (
@@ -235,21 +237,17 @@ class RunFolder:
             )
         return read_json(
             self.summary,
-            dict[str, Any],
+            Summary,
             f"delete it and write it again with `secure-fl run --resume {self.path}`",
         )
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[RoundRecord]:
         """All rounds so far.
 
         Raises:
-            RunFolderError: a line is damaged.
+            RunFolderError: a line is damaged, or has fields that this version does not know.
         """
-        records = [_record(number, line) for number, line in enumerate(self._read_lines(), 1)]
-        return [
-            {name: value for name, value in vars(record).items() if value is not None}
-            for record in records
-        ]
+        return [_record(number, line) for number, line in enumerate(self._read_lines(), 1)]
 
     def check_own(self) -> None:
         """Refuse to go on in a forked copy of the process that holds the folder, and where the
@@ -297,9 +295,8 @@ class RunFolder:
             FileError: it cannot be written; the file is as it was.
         """
         self.check_own()
-        append_line(
-            self.metrics, json.dumps(self.view(self.metrics, asdict(record)), allow_nan=False)
-        )
+        kept = self.view(self.metrics, document(record))
+        append_line(self.metrics, json.dumps(kept, allow_nan=False))
         self._lines += 1
 
     def save(self, state: State, digest: str, ledger: Mark | None = None) -> None:
@@ -349,11 +346,11 @@ class RunFolder:
             RunFolderError: one of them is damaged.
         """
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
-        last = _record(len(lines), lines[-1]).metrics if lines else {}
-        summary = self.read_summary() if is_file(self.summary) else {}
+        last = _record(len(lines), lines[-1]).metrics if lines else Metrics()
+        charged = self.read_summary().charged if is_file(self.summary) else None
         found = (
-            _mark_in(last),
-            _mark_in(summary.get("privacy") or summary.get("sketches")),
+            last.ledger,
+            None if charged is None else charged.ledger,
             None if checkpoint is None else checkpoint.ledger,
         )
         return [
@@ -373,15 +370,4 @@ def _record(number: int, line: bytes) -> RoundRecord:
     remedy = "restore the file the run wrote, or start a new run"
     return parse_json(
         line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy
-    )
-
-
-def _mark_in(record: object) -> Mark | None:
-    """The ledger's mark in a round's metrics, or in what a summary says of privacy."""
-    found = record.get("ledger") if isinstance(record, dict) else None
-    if found is None:
-        return None
-    remedy = "restore the file the run wrote, or start a new run"
-    return parse_json(
-        json.dumps(found).encode(), Mark, field="ledger", value="not shown", remedy=remedy
     )

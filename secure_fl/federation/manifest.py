@@ -13,13 +13,19 @@ in `Result`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.file_tags import ANY, BELOW, EXPERIMENTER, PUBLIC, TAGS, Rules, rules_of
+from secure_fl.files import parse_json
+from secure_fl.records import Record, document
+
+R = TypeVar("R", bound=Record)
+_TAG = f"tag it in federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,15 @@ class Manifest:
         """
         kept = self._kept(document, self._rules(file), file)
         return {} if kept is _LEFT_OUT else dict(kept)
+
+    def seen(self, file: str, record: R) -> R:
+        """A record as it reads once it is written: without the fields that are left out.
+
+        Raises:
+            RunFolderError: a field has no tag.
+        """
+        kept = json.dumps(self.view(file, document(record)), allow_nan=False).encode()
+        return parse_json(kept, type(record), field=file, value="not shown", remedy=_TAG)
 
     def writes(self, file: str) -> bool:
         """Whether anything of a file is written."""
@@ -131,8 +146,7 @@ _LEFT_OUT = _LeftOut()
 
 
 def _untagged(where: str) -> RunFolderError:
-    remedy = f"tag it in federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
-    return RunFolderError("a field without a tag is not written", where, "not shown", remedy)
+    return RunFolderError("a field without a tag is not written", where, "not shown", _TAG)
 
 
 def _tags(rules: str | Rules) -> set[str]:

@@ -15,7 +15,7 @@ from torch import nn
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.asks import PoolScore
 from secure_fl.federation.factory import Blueprint
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.record import Cut, Metrics
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
 from secure_fl.pools.monitor import PoolHealth, adjusted_rand
@@ -49,25 +49,16 @@ def of_training(seen: Mapping[int, Seen], weights: Mapping[str, float]) -> Metri
     names = dict.fromkeys(name for terms in reported for name in terms)
     means = {name: fmean(terms[name] for terms in reported if name in terms) for name in names}
     loss = sum(weights[name] * value for name, value in means.items()) if means else None
-    return {"loss": loss, "terms": means}
+    return Metrics(loss=loss, terms=means)
 
 
 def of_steps(seen: Mapping[int, Seen]) -> Metrics:
     """What went wrong in training: whose losses left their scale, at how many clients something of
     the update was cut, and the largest share of one client's values that was.
     """
-    steps = {str(client): each.exploded for client, each in seen.items()}
+    steps = {str(who): each.exploded for who, each in seen.items() if each.exploded is not None}
     cut = [each.cut for each in seen.values() if each.cut > 0]
-    of_clamp = {"cut": {"clients": len(cut), "share": max(cut)}} if cut else {}
-    return exploded({who: step for who, step in steps.items() if step is not None}) | of_clamp
-
-
-def exploded(steps: Mapping[str, int]) -> Metrics:
-    """What a round records of losses that left their scale: who, and the step.
-
-    Nothing where none has.
-    """
-    return {"exploded": dict(steps)} if steps else {}
+    return Metrics(exploded=steps or None, cut=Cut(len(cut), max(cut)) if cut else None)
 
 
 def of_choices(
@@ -86,16 +77,16 @@ def of_choices(
     balanced = [each.test_balanced for each in scores.values() if each.test_balanced is not None]
     losses = [each.test_loss for each in scores.values() if isfinite(each.test_loss)]
     ari = adjusted_rand(list(choices.values()), [groups[client] for client in choices])
-    return {
-        "accuracy": fmean(known) if known else None,
-        "accuracy_std": pstdev(known) if known else None,
-        "accuracy_min": min(known, default=None),
-        "balanced_accuracy": fmean(balanced) if balanced else None,
-        "test_loss": fmean(losses) if losses else None,
-        "pools": replace(health, ari=ari).as_dict(),
-        "choices": {str(client): choice for client, choice in choices.items()},
-        "accuracies": {str(client): accuracy for client, accuracy in accuracies.items()},
-    }
+    return Metrics(
+        accuracy=fmean(known) if known else None,
+        accuracy_std=pstdev(known) if known else None,
+        accuracy_min=min(known, default=None),
+        balanced_accuracy=fmean(balanced) if balanced else None,
+        test_loss=fmean(losses) if losses else None,
+        pools=replace(health, ari=ari),
+        choices={str(client): choice for client, choice in choices.items()},
+        accuracies={str(client): accuracy for client, accuracy in accuracies.items()},
+    )
 
 
 def of_representation(blueprint: Blueprint, state: State, train: Dataset, test: Dataset) -> Metrics:
@@ -115,4 +106,4 @@ def of_representation(blueprint: Blueprint, state: State, train: Dataset, test: 
     encoder = blueprint.encoder()
     initial = measured(encoder)
     load_vector(encoder, state.tensors["encoder"])
-    return {"initial": initial, "pretrained": measured(encoder), "measured_on": MEASURED_ON}
+    return Metrics(initial=initial, pretrained=measured(encoder), measured_on=MEASURED_ON)

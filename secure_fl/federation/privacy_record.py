@@ -4,14 +4,15 @@ claims leave out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import isclose, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.manifest import Manifest
+from secure_fl.federation.run_summary import Privacy, SketchPrivacy, Summary
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import Budget, PrivacyLedger
@@ -26,7 +27,7 @@ SKETCHES_ONLY = (
 """What no claim covers where only sketches are noised."""
 
 
-def sketch_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] | None:
+def sketch_record(config: FederationConfig, gate: BudgetGate) -> SketchPrivacy | None:
     """For `summary.json`, what the sketches of a run cost that has no differential privacy
     otherwise; None in all other runs.
 
@@ -37,31 +38,28 @@ def sketch_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] 
     if ledger is None or budget is None or gate.covers_run:
         return None
     said = sketches_said(config, ledger, budget)
-    gate.state(said["claims"])
+    gate.state(said.claims)
     return said
 
 
-def sketches_said(
-    config: FederationConfig, ledger: PrivacyLedger, budget: Budget
-) -> dict[str, Any]:
+def sketches_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> SketchPrivacy:
     """What follows from the ledger of a run that noises its sketches and nothing else."""
-    rows = [row.to_dict() for row in _claims(config, ledger, budget.unit)]
-    stated = [{**row, "not_covered": [SKETCHES_ONLY, *row["not_covered"]]} for row in rows]  # type: ignore[misc]
-    return {
-        "covers": "the sketches that start the pools, and nothing else",
-        "unit": str(budget.unit),
-        "adjacency": str(budget.adjacency),
-        "epsilon": _number(ledger.maximum(budget)),
-        "delta": budget.delta,
-        "releases": len(ledger.releases),
-        "ledger": asdict(ledger.mark),
-        "claims": stated,
-    }
+    rows = _claims(config, ledger, budget.unit)
+    return SketchPrivacy(
+        covers="the sketches that start the pools, and nothing else",
+        unit=str(budget.unit),
+        adjacency=str(budget.adjacency),
+        epsilon=_number(ledger.maximum(budget)),
+        delta=budget.delta,
+        releases=len(ledger.releases),
+        ledger=ledger.mark,
+        claims=tuple(replace(row, not_covered=(SKETCHES_ONLY, *row.not_covered)) for row in rows),
+    )
 
 
 def privacy_record(
     config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]
-) -> dict[str, Any] | None:
+) -> Privacy | None:
     """What `summary.json` says of privacy; None without differential privacy of the run. An ε for
     which no bound is known is null, never a large number.
 
@@ -73,53 +71,47 @@ def privacy_record(
     if ledger is None or budget is None or not gate.covers_run:
         return None
     said = privacy_said(config, ledger, budget)
-    gate.state(said["claims"])
+    gate.state(said.claims)
     clients = {row.subject: row.epsilon for row in ledger.table(budget, fine=False)}
     pools = {
         str(pool): _number(max(clients[client] for client in members))
         for pool, members in _trained(records).items()
     }
-    return {**said, "pools": pools}
+    return replace(said, pools=pools)
 
 
-def privacy_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> dict[str, Any]:
+def privacy_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> Privacy:
     """What follows from the ledger of a run with differential privacy: the same, whoever
     computes it.
     """
     rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
     clients = ledger.table(budget, fine=False)
-    return {
-        "unit": str(budget.unit),
-        "adjacency": str(budget.adjacency),
-        "delta": budget.delta,
-        "budget": budget.epsilon,
-        "epsilon": _number(ledger.maximum(budget)),
-        "clients": {str(row.subject): _number(row.epsilon) for row in clients},
-        "releases": len(ledger.releases),
-        "ledger": asdict(ledger.mark),
-        "claims": [{**row.to_dict(), "epsilon": _number(row.epsilon)} for row in rows],
-        "outside": Manifest.of(config).outside,
-    }
+    return Privacy(
+        unit=str(budget.unit),
+        adjacency=str(budget.adjacency),
+        delta=budget.delta,
+        budget=budget.epsilon,
+        epsilon=_number(ledger.maximum(budget)),
+        clients={str(row.subject): _number(row.epsilon) for row in clients},
+        releases=len(ledger.releases),
+        ledger=ledger.mark,
+        claims=tuple(rows),
+        outside=tuple(Manifest.of(config).outside),
+    )
 
 
-def differences(summary: Mapping[str, Any], ledger: PrivacyLedger) -> list[str]:
+def differences(summary: Summary, ledger: PrivacyLedger) -> list[str]:
     """Where a summary says something else than its ledger: ε, or how much was released."""
-    stated = summary.get("privacy") or summary.get("sketches")
-    if not isinstance(stated, dict) or ledger.budget is None:
+    stated = summary.charged
+    if stated is None or ledger.budget is None:
         return []
-    found, said = _number(ledger.maximum(ledger.budget)), stated.get("epsilon")
-    problems = []
-    if not (
-        isclose(found, said, rel_tol=1e-3)
-        if isinstance(found, float) and isinstance(said, float)
-        else found is said
-    ):
+    found, said, problems = _number(ledger.maximum(ledger.budget)), stated.epsilon, list[str]()
+    alike = found is said if None in (found, said) else isclose(found or 0, said or 0, rel_tol=1e-3)
+    if not alike:
         problems.append(f"summary.json states ε = {said}, its ledger gives {found}")
-    if stated.get("releases") != len(ledger.releases):
-        problems.append(
-            f"summary.json counts {stated.get('releases')} releases, its ledger "
-            f"{len(ledger.releases)}"
-        )
+    if stated.releases != len(ledger.releases):
+        counted = f"summary.json counts {stated.releases} releases"
+        problems.append(f"{counted}, its ledger {len(ledger.releases)}")
     return problems
 
 
@@ -153,12 +145,12 @@ def _claims(
 
 def _trained(records: Sequence[RoundRecord]) -> dict[int, set[int]]:
     """Clients that trained each pool in any round; empty where a round's record does not tell."""
-    rounds = [record.metrics for record in records if record.phase == "cluster"]
+    rounds = [record.metrics.choices for record in records if record.phase == "cluster"]
     found = dict[int, set[int]]()
-    if not all("choices" in metrics for metrics in rounds):
+    if None in rounds:
         return {}
-    for metrics in rounds:
-        for client, pool in metrics["choices"].items():
+    for choices in rounds:
+        for client, pool in (choices or {}).items():
             found.setdefault(pool, set()).add(int(client))
     return dict(sorted(found.items()))
 

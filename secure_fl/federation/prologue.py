@@ -14,7 +14,6 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.errors import TrainingError
 from secure_fl.federation.extension import CENTRAL_ROUNDS
 from secure_fl.federation.factory import Blueprint
-from secure_fl.federation.observe import exploded
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.pretrain import encoder_of
@@ -83,4 +82,4 @@ class Prologue:
         weights = task.objective.weights
         loss = sum(weights[name] * value for name, value in report.terms.items())
         steps = {} if report.exploded is None else {"server": report.exploded}
-        return moved, {"loss": loss, "terms": report.terms, **exploded(steps)}
+        return moved, Metrics(loss=loss, terms=report.terms, exploded=steps or None)

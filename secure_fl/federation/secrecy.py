@@ -7,14 +7,15 @@ The rows say what holds and until which number, and nothing more; `docs/secure-s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from secure_fl.config import FederationConfig
 from secure_fl.config.security import SecurityConfig, SumRules
+from secure_fl.records import Record
 
 
 @dataclass(frozen=True)
-class Secrecy:
+class Secrecy(Record):
     """What one adversary reads, and what it cannot read.
 
     Attributes:
@@ -29,14 +30,14 @@ class Secrecy:
     reads: str
 
 
-def secrecy(config: FederationConfig, clients: int) -> list[dict[str, str]]:
+def secrecy(config: FederationConfig, clients: int) -> tuple[Secrecy, ...]:
     """The table for `summary.json`.
 
     Args:
         config: of the run.
         clients: how many there are. The sum that fewest colluders open decides the numbers.
     """
-    return [asdict(row) for row in _rows(config, clients)]
+    return tuple(_rows(config, clients))
 
 
 def _rows(config: FederationConfig, clients: int) -> Iterator[Secrecy]:

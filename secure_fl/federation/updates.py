@@ -2,6 +2,12 @@
 
 With client-level privacy its mechanism says all of it; otherwise a `Grid` does, whatever protects
 the sum.
+
+**How far clients differ.** Without differential privacy, and where all clients are in one sum, each
+update carries its squared length, as one more coordinate of its pool's block: opened with it, under
+the same minimum, and as new in every round as the update is. Beside the mean update it says how
+much of the updates' size the clients have in common. With differential privacy it is off: of noised
+updates it would measure the noise, and of bare ones it would be a release of its own.
 """
 
 from __future__ import annotations
@@ -48,6 +54,7 @@ class Updates:
         grouping: how updates are summed in groups; None where all clients are in one sum.
         minimum: members without whom a pool stays closed.
         seed: of the run, by which groups are drawn.
+        compared: whether updates carry their squared length, the last coordinate of `grid`.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Updates:
     grouping: Grouping | None
     minimum: int
     seed: int
+    compared: bool = False
 
     @classmethod
     def of(cls, blueprint: Blueprint, name: str, minimum: int) -> Updates:
@@ -63,15 +71,14 @@ class Updates:
 
         `minimum` is for sums that the server does not read anyway.
         """
-        config, plan = blueprint.config, blueprint.client_plan
-        return cls(
-            name,
-            blueprint.grid(name),
-            None if plan is None else plan.of(name),
-            Grouping.of(config.security),
-            minimum if blueprint.secure else 1,
-            config.seed,
-        )
+        config, plan, grid = blueprint.config, blueprint.client_plan, blueprint.grid(name)
+        grouping = Grouping.of(config.security)
+        compared = config.privacy.unit == "none" and grouping is None
+        if compared:
+            wide = (*grid.wide, grid.shared + grid.pooled)
+            grid = replace(grid, pooled=grid.pooled + 1, wide=wide)
+        level, least = plan.of(name) if plan else None, minimum if blueprint.secure else 1
+        return cls(name, grid, level, grouping, least, config.seed, compared)
 
     @cached_property
     def shape(self) -> BlockShape:
@@ -108,7 +115,8 @@ class Updates:
             PrivacyError: fewer survivors than the noise was made for.
         """
         if self.level is None and self.grouping is None:
-            return Moved(*self.grid.means(opened.total, opened.survivors, self.minimum))
+            shared, pooled = self.grid.means(opened.total, opened.survivors, self.minimum)
+            return Moved(shared, pooled[:, :-1] if self.compared else pooled)
         if self.level is None and self.grouping is not None:
             return Moved(*self.grouping.means(self.grid, opened.groups, self.minimum)[:2])
         assert self.level is not None
@@ -117,6 +125,45 @@ class Updates:
         if head.inside is None or bound is None:
             return Moved(*means)
         return Moved(*means, ADAPTATION.moved(bound, head.inside))
+
+    def summand(self, change: Tensor) -> Tensor:
+        """A client's change as it goes into the sum, with its squared length where it carries it.
+
+        Of what all clients sum, and of running statistics, which have the data's units, nothing is
+        in the length.
+        """
+        if not self.compared:
+            return change
+        limit, own = self.grid.limit, change[self.grid.shared :][self._own]
+        square = own.clamp(-limit, limit).double().square().sum()
+        return torch.cat([change, square.to(change.dtype)[None]])
+
+    def differences(self, opened: Summed) -> Metrics:
+        """How far the clients of each pool differ: 0 where their updates are alike, 1 where they
+        have nothing in common; None of a pool that stayed closed, or has one client.
+
+        It is 1 - |mean update|² / mean |update|², times m / (m - 1) for m clients, which takes off
+        what the mean of m unlike updates has of each. Clients that count by a weight count by it
+        in both means.
+        """
+        if not self.compared:
+            return Metrics()
+        _, pooled = self.grid.means(opened.total, opened.survivors, self.minimum)
+        alike = pooled[:, :-1][:, self._own].square().sum(1) / pooled[:, -1].clamp_min(1e-30)
+        measured = zip(alike.tolist(), pooled[:, -1].tolist(), self.counts(opened), strict=True)
+        return Metrics(
+            differences=tuple(
+                min(1.0, max(0.0, (1 - same) * m / (m - 1))) if square > 0 and m > 1 else None
+                for same, square, m in measured
+            )
+        )
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """Which of a pool's coordinates are compared, bool `[P]`."""
+        own = torch.ones(self.grid.shared + self.grid.pooled, dtype=torch.bool)
+        own[list(self.grid.wide)] = False
+        return own[self.grid.shared : -1]
 
     def counts(self, opened: Summed) -> list[int]:
         """Members of each pool, as the sum says.
@@ -134,11 +181,11 @@ class Updates:
         Empty where nothing is summed in groups.
         """
         if self.grouping is None:
-            return {}
+            return Metrics()
         sums = ((group.total, group.survivors, self.minimum) for group in opened.groups)
         heard = [self.grid.heard(*each)[1] for each in sums]
-        opened_by = {"groups_opened": torch.stack(heard).sum(0).tolist()}
-        return opened_by | ({"groups_left_out": list(opened.left_out)} if opened.left_out else {})
+        opened_by = tuple(torch.stack(heard).sum(0).tolist())
+        return Metrics(groups_opened=opened_by, groups_left_out=opened.left_out or None)
 
 
 def counts_on(grid: Grid, opened: Summed) -> list[int]:

@@ -13,6 +13,7 @@ keys that it holds of all of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,8 @@ from secure_fl.config import FederationConfig
 from secure_fl.config_file import load_config
 from secure_fl.errors import RunFolderError, SecureFLError
 from secure_fl.federation.manifest import Manifest
+from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.run_summary import Summary
 from secure_fl.federation.transcript import Line, read_lines
 from secure_fl.federation.transcript_entries import EndEntry, LedgerEntry, PlanEntry, StateEntry
 from secure_fl.federation.verify_folder import ReadFolder
@@ -40,6 +43,7 @@ from secure_fl.federation.verify_state import state_digest
 from secure_fl.files import is_file
 from secure_fl.privacy.chain import Mark, digest
 from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.records import document
 
 CONFIG, METRICS, MANIFEST = "config.toml", "metrics.jsonl", "manifest.json"
 DIGESTS, CHECKPOINTS = "digests.json", "checkpoints/*/manifest.json"
@@ -155,19 +159,20 @@ class _Check(ReadFolder):
             return None
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
-        """What `summary.json` says; nothing where there is none."""
-        return (self.json(SUMMARY) if is_file(self.folder / SUMMARY) else None) or {}
+    def summary(self) -> Summary | None:
+        """What `summary.json` says; None where there is none, or it is damaged."""
+        data = self.read(SUMMARY) if is_file(self.folder / SUMMARY) else None
+        return None if data is None else self.parsed(SUMMARY, data, "content", Summary)
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[RoundRecord]:
         """Lines of `metrics.jsonl` that can be read."""
         data = (self.read(METRICS) if is_file(self.folder / METRICS) else None) or b""
         whole, _, half = data.rpartition(b"\n")
         if half:
             self.found(METRICS, "last line", "half a line, as after a kill; resuming cuts it")
         lines = enumerate(whole.split(b"\n") if whole else [], 1)
-        parsed = (self.parsed(METRICS, line, f"line {number}") for number, line in lines)
+        parsed = (self.parsed(METRICS, at, f"line {number}", RoundRecord) for number, at in lines)
         return [line for line in parsed if line is not None]
 
     @cached_property
@@ -215,11 +220,11 @@ class _Check(ReadFolder):
         told = "releases, chained; ε of every subject from their events"
         counts = f"{len(ledger.releases)} {told}; {len(marks)} marks of it elsewhere"
         self.checked.append(("ledger", counts))
-        if config is None or not self.summary:
+        if config is None or self.summary is None:
             return
         self.findings += claims_again(self.summary, config, ledger, words=self.same_version)
-        said = self.summary.get("privacy") or self.summary.get("sketches")
-        stated = said.get("claims") if isinstance(said, dict) else None
+        said = self.summary.charged
+        stated = None if said is None else document(said.claims)
         if (self.json(LEDGER) or {}).get("claims") != stated:
             self.found(SUMMARY, "claims", "not those in ledger.json")
         told = "every ε and claim of the summary, computed again"
@@ -227,20 +232,20 @@ class _Check(ReadFolder):
 
     def _marks(self) -> Iterator[tuple[str, Mark]]:
         """The ledger's marks in metrics, summary and checkpoints."""
-        places: list[tuple[str, str, object]] = [
-            (METRICS, f"line {number}: metrics.ledger", line.get("metrics"))
+        places: list[tuple[str, str, Mark | None]] = [
+            (METRICS, f"line {number}: metrics.ledger", line.metrics.ledger)
             for number, line in enumerate(self.metrics, 1)
         ]
-        if self.summary:
-            said = self.summary.get("privacy") or self.summary.get("sketches")
-            places.append((SUMMARY, "ledger", said))
-        places += [(name, "ledger", self.json(name)) for name in self.names(CHECKPOINTS)]
-        for file, place, said in places:
-            found = said.get("ledger") if isinstance(said, dict) else None
-            if isinstance(found, dict):
-                length = found.get("length")
-                count = length if isinstance(length, int) else -1
-                yield f"{file}, {place},", Mark(count, str(found.get("head")))
+        if self.summary is not None:
+            said = self.summary.charged
+            places.append((SUMMARY, "ledger", None if said is None else said.ledger))
+        for name in self.names(CHECKPOINTS):
+            mark = (self.json(name) or {}).get("ledger")
+            data = json.dumps(mark).encode()
+            places.append((name, "ledger", mark and self.parsed(name, data, "ledger", Mark)))
+        for file, place, found in places:
+            if found is not None:
+                yield f"{file}, {place},", found
             elif self.finished:
                 self.found(file, place, "does not count the ledger's releases")
 
@@ -290,8 +295,8 @@ class _Check(ReadFolder):
         if self.plans[-1].roster is not None:
             steps |= _SUMMED
         for number, line in enumerate(self.metrics, 1):
-            clients = asked.get(f"{line.get('phase')} {line.get('round')}", ())
-            if str(line.get("phase")) in steps and len(clients) != line.get("clients"):
+            clients = asked.get(f"{line.phase} {line.round}", ())
+            if line.phase in steps and len(clients) != line.clients:
                 problem = "the transcript has no sum of so many clients in this round"
                 self.found(METRICS, f"line {number}: clients", problem)
         self.checked.append(("metrics", f"{len(self.metrics)} lines, against the sums"))

@@ -11,6 +11,7 @@ from typing import Any
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.verify_rounds import Finding
 from secure_fl.files import parse_json, read_bytes
+from secure_fl.records import T
 
 _LARGEST = 1 << 36
 
@@ -54,12 +55,12 @@ class ReadFolder:
     def json(self, name: str) -> dict[str, Any] | None:
         """A file's JSON object; None, and a finding, where there is none."""
         data = self.read(name)
-        return None if data is None else self.parsed(name, data, "content")
+        return None if data is None else self.parsed(name, data, "content", dict[str, Any])
 
-    def parsed(self, name: str, data: bytes, place: str) -> dict[str, Any] | None:
-        """The JSON object of some bytes of a file; None, and a finding, where they are none."""
+    def parsed(self, name: str, data: bytes, place: str, kind: type[T]) -> T | None:
+        """What some bytes of a file say as JSON; None, and a finding, where they say no `kind`."""
         try:
-            return parse_json(data, dict[str, Any], field=name, value="not shown", remedy="")
+            return parse_json(data, kind, field=name, value="not shown", remedy="")
         except SecureFLError as problem:
             self.found(name, place, problem.problem)
             return None

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isclose
-from typing import Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.privacy_record import privacy_said, sketches_said
+from secure_fl.federation.run_summary import Privacy, Summary
 from secure_fl.federation.transcript_entries import LedgerEntry, PlanEntry, RoundEntry, SumEntry
 from secure_fl.federation.verify_rounds import FILE, Finding
 from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
+from secure_fl.records import document
 
 LEDGER, SUMMARY = "ledger.json", "summary.json"
 _TOLERANCE = 1e-3
@@ -42,7 +44,7 @@ def events_again(ledger: PrivacyLedger, marks: Sequence[tuple[str, Mark]]) -> li
 
 
 def claims_again(
-    summary: Mapping[str, Any], config: FederationConfig, ledger: PrivacyLedger, *, words: bool
+    summary: Summary, config: FederationConfig, ledger: PrivacyLedger, *, words: bool
 ) -> list[Finding]:
     """What `summary.json` says of privacy against what its ledger gives.
 
@@ -57,11 +59,14 @@ def claims_again(
         said = (privacy_said if name == "privacy" else sketches_said)(config, ledger, ledger.budget)
     except SecureFLError as problem:
         return [Finding(SUMMARY, name, f"cannot be computed: {problem.problem}")]
-    if not isinstance(summary.get(name), dict):
+    stated = summary.privacy if name == "privacy" else summary.sketches
+    if stated is None:
         return [Finding(SUMMARY, name, "missing, though there is a ledger")]
-    stated = {key: value for key, value in summary[name].items() if key in said}
-    found = [each for each in differing(stated, said, name) if words or not _WORDS.search(each[0])]
-    return [Finding(SUMMARY, where, problem) for where, problem in found]
+    if isinstance(stated, Privacy):  # the pools' follows from choices, which no ledger tells
+        stated = replace(stated, pools=None)
+    found = differing(document(stated), document(said), name)
+    kept = [each for each in found if words or not _WORDS.search(each[0])]
+    return [Finding(SUMMARY, where, problem) for where, problem in kept]
 
 
 def differing(stated: object, found: object, where: str) -> Iterator[tuple[str, str]]:

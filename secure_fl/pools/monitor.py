@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import log
 
 from secure_fl.config import FederationConfig
 from secure_fl.config.advice import Lower, Option, Raise, Setting, advise
+from secure_fl.records import Record
 
 _CROWDED = 0.9
 
 
 @dataclass(frozen=True)
-class PoolHealth:
+class PoolHealth(Record):
     """Occupancy of the pools after a round.
 
     Attributes:
@@ -32,10 +33,6 @@ class PoolHealth:
     entropy: float
     ari: float | None
     alert: str | None
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def pool_health(counts: Sequence[int], config: FederationConfig | None = None) -> PoolHealth:

@@ -9,9 +9,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from secure_fl.records import Record
+
 
 @dataclass(frozen=True)
-class Mark:
+class Mark(Record):
     """How far a chain had come.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from math import isfinite
 from typing import Literal, NoReturn
 
 from secure_fl.errors import PrivacyError
@@ -13,6 +14,7 @@ from secure_fl.privacy.accounting import Charge, epsilon_of
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
+from secure_fl.records import Record
 
 Protection = Literal["plain", "masked", "bfv+masked"]
 
@@ -78,10 +80,13 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class PrivacyClaim:
-    """One row of the table of ε per adversary. Claims are not added: their units may differ."""
+class PrivacyClaim(Record):
+    """One row of the table of ε per adversary. Claims are not added: their units may differ.
 
-    epsilon: float
+    `epsilon` is None where no bound is known.
+    """
+
+    epsilon: float | None
     delta: float
     unit: PrivacyUnit
     adjacency: Adjacency
@@ -90,11 +95,6 @@ class PrivacyClaim:
     basis: Literal["declared", "derived"]
     assumes: tuple[str, ...]
     not_covered: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        lists = {"assumes": list(self.assumes), "not_covered": list(self.not_covered)}
-        return {**asdict(self), **lists}
 
     def __add__(self, other: object) -> NoReturn:
         remedy = "compose the events of one unit in one ledger"
@@ -157,8 +157,9 @@ class _Claimed:
         alone = self.setting.sees_single_uploads(adversary)
         seen = [_laid_open(charges) if alone else charges for charges in self.charged]
         declared = any(release.basis == "declared" for release in self._touching)
+        epsilon = max(epsilon_of(charges, self.delta) for charges in seen)
         return PrivacyClaim(
-            epsilon=max(epsilon_of(charges, self.delta) for charges in seen),
+            epsilon=epsilon if isfinite(epsilon) else None,
             delta=self.delta,
             unit=self.unit,
             adjacency=self.adjacency,

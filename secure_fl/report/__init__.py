@@ -9,7 +9,7 @@ Public names, each imported when it is used:
 - `occupancy_plot`: Clients in each pool, round by round, stacked.
 - `partition_plot`: Training examples of each label at each client.
 - `Run`: One run as the page needs it; None where the record leaves the experimenter's files out.
-- `save_comparison`: Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the
+- `save_comparison`: Accuracy and occupancy of several runs, `(name, pools)`, as one picture; the
   suffix names the format.
 - `spent_plot`: ε spent after each round of the run, all phases in order, and the budget.
 - `write_report`: Write the page for one run, or for several side by side.

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from secure_fl.federation.alerts import alerts_of
 from secure_fl.federation.grouping import Grouping
+from secure_fl.federation.run_summary import Charged
+from secure_fl.privacy.claims import PrivacyClaim
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import spans
 
@@ -69,29 +71,20 @@ def has_minimum(run: Run) -> bool:
     )
 
 
-def stated(run: Run) -> dict[str, Any] | None:
-    """What was charged to a budget: of the whole run, or of its sketches alone; None where
-    nothing was.
-    """
-    found = run.summary.get("privacy") or run.summary.get("sketches")
-    return None if found is None else dict(found)
-
-
-def largest(said: dict[str, Any]) -> float | None:
+def largest(said: Charged) -> float | None:
     """The largest ε of any adversary, for the unit that a run protects; None where one has no
     bound. Units are not mixed.
     """
-    own = [claim["epsilon"] for claim in said["claims"] if claim["unit"] == said["unit"]] or [
-        said["epsilon"]
-    ]
-    return None if None in own else float(max(own))
+    own = [claim.epsilon for claim in said.claims if claim.unit == said.unit] or [said.epsilon]
+    known = [each for each in own if each is not None]
+    return max(known) if len(known) == len(own) else None
 
 
-def by_epsilon(claims: Iterable[dict[str, Any]]) -> list[tuple[str, float | None, list[str]]]:
+def by_epsilon(claims: Iterable[PrivacyClaim]) -> list[tuple[str, float | None, list[str]]]:
     """(unit, ε, adversaries), with those together against whom one ε holds."""
     found: dict[tuple[str, float | None], list[str]] = {}
     for claim in claims:
-        found.setdefault((claim["unit"], claim["epsilon"]), []).append(claim["adversary"])
+        found.setdefault((claim.unit, claim.epsilon), []).append(claim.adversary)
     return [(unit, value, who) for (unit, value), who in found.items()]
 
 
@@ -99,27 +92,24 @@ def closed_pools(run: Run) -> Closed:
     """Which pools stayed closed for want of clients."""
     security, rounds = run.config.security, run.lines("cluster")
     grouping = Grouping.of(security)
-    if grouping is not None and all("groups_opened" in line["metrics"] for line in rounds):
-        short = [
-            (
-                line["round"],
-                [opened < grouping.needed for opened in line["metrics"]["groups_opened"]],
-            )
-            for line in rounds
-        ]
+    groups = [(line.round, line.metrics.groups_opened) for line in rounds]
+    members = [(line.round, line.metrics.pools) for line in rounds]
+    if grouping is not None and all(opened is not None for _, opened in groups):
+        short = [(at, [each < grouping.needed for each in opened or ()]) for at, opened in groups]
     elif run.config.privacy.unit == "client":
         return Closed({}, "pools are opened by noised counts, which the record does not keep")
     elif not has_minimum(run):
         return Closed({}, "nothing stays closed: without a secure sum a pool of any size is opened")
-    elif not all("pools" in line.get("metrics", {}) for line in rounds):
+    elif not all(pools is not None for _, pools in members):
         return Closed(
             {}, "not in this record: which pools stayed closed follows from clients' choices"
         )
     else:
         least = security.min_pool_clients
         short = [
-            (line["round"], [0 < members < least for members in line["metrics"]["pools"]["counts"]])
-            for line in rounds
+            (at, [0 < each < least for each in pools.counts])
+            for at, pools in members
+            if pools is not None
         ]
     found: dict[int, list[int]] = {}
     for number, pools in short:
@@ -135,8 +125,8 @@ def alerts(run: Run) -> list[Alert]:
     """
     found: dict[tuple[str, str], list[int]] = {}
     for line in run.rounds:
-        for text in _raised(line.get("metrics", {})):
-            found.setdefault((line["phase"], text), []).append(line["round"])
+        for text in alerts_of(line):
+            found.setdefault((line.phase, text), []).append(line.round)
     ended = {text for phase, text in found if phase == "evaluate"}
     shown = [
         Alert(
@@ -153,11 +143,3 @@ def alerts(run: Run) -> list[Alert]:
         for phase, text in found
         if phase == "evaluate" and text not in told
     ]
-
-
-def _raised(metrics: dict[str, Any]) -> list[str]:
-    """Texts of a round's alerts."""
-    pools, more = metrics.get("pools") or {}, metrics.get("alerts") or []
-    texts = [str(alert) for alert in ([more] if isinstance(more, str) else more)]
-    own = pools.get("alert")
-    return texts if own is None or own in texts else [str(own), *texts]

@@ -117,7 +117,7 @@ def _told(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _compared(runs: Sequence[Run]) -> list[Chart]:
     """Plots that several runs share."""
-    courses = [(run.name, run.pools["accuracy_per_round"]) for run in runs if run.pools is not None]
+    courses = [(run.name, run.pools.accuracy_per_round) for run in runs if run.pools is not None]
     measured = [
         (name, course) for name, course in courses if any(value is not None for value in course)
     ]
@@ -126,29 +126,27 @@ def _compared(runs: Sequence[Run]) -> list[Chart]:
 
 def _charts(run: Run) -> dict[str, list[Chart]]:
     """What one run alone has to show, by the part of its section."""
-    course = [] if run.pools is None else run.pools["accuracy_per_round"]
+    course = () if run.pools is None else run.pools.accuracy_per_round
     pools = []
     if any(value is not None for value in course):
         pools.append(plots.accuracy_plot([(run.name, course)]))
     if run.pools is not None:
-        pools.append(plots.occupancy_plot(run.pools["occupancy_per_round"], run.name))
-    spent = [
-        line["metrics"]["privacy"]["epsilon"]
-        for line in run.rounds
-        if "privacy" in line.get("metrics", {})
-    ]
-    known = bool(spent) and None not in spent
+        pools.append(plots.occupancy_plot(run.pools.occupancy_per_round, run.name))
+    spent = [line.metrics.privacy.epsilon for line in run.rounds if line.metrics.privacy]
+    known, privacy = [each for each in spent if each is not None], run.summary.privacy
     return {
         "pools": pools,
         "clients": [] if run.partition is None else [partition_plot(run.partition)],
-        "privacy": [plots.spent_plot(spent, run.summary["privacy"]["budget"])] if known else [],
+        "privacy": [plots.spent_plot(known, privacy.budget)]
+        if privacy and known == spent != []
+        else [],
         "encoder": [*_embeddings(run), *_losses(run)],
     }
 
 
 def _embeddings(run: Run) -> list[Chart]:
     """Test examples coloured by label, and by known group where there are any."""
-    pictured = run.embedding if "representation" in run.summary else None
+    pictured = run.embedding if run.summary.representation else None
     if pictured is None:
         return []
     names = () if run.partition is None else run.partition.class_names
@@ -160,11 +158,11 @@ def _embeddings(run: Run) -> list[Chart]:
 
 def _losses(run: Run) -> list[Chart]:
     """The course of pre-training, where every round says its loss."""
-    training = [line.get("metrics", {}) for line in run.lines("pretrain")]
-    if not training or any(metrics.get("loss") is None for metrics in training):
+    training = [line.metrics for line in run.lines("pretrain")]
+    known = [(m.loss, m.terms) for m in training if m.loss is not None and m.terms is not None]
+    if not training or len(known) < len(training):
         return []
-    losses, terms = [m["loss"] for m in training], [m["terms"] for m in training]
-    return [plots.loss_plot(losses, terms)]
+    return [plots.loss_plot([loss for loss, _ in known], [terms for _, terms in known])]
 
 
 def _digest(script: str) -> str:

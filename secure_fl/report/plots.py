@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from colorsys import hls_to_rgb
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from secure_fl.report.figures import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from secure_fl.federation.run_summary import FinalPools
 
 _NEITHER = "#a9b1ba"
 """The colour of dots without a label."""
@@ -84,8 +86,8 @@ def _draw_occupancy(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
     axes.set_ylabel("clients")
 
 
-def save_comparison(runs: Sequence[tuple[str, dict[str, Any]]], path: Path) -> None:
-    """Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the suffix names
+def save_comparison(runs: Sequence[tuple[str, FinalPools]], path: Path) -> None:
+    """Accuracy and occupancy of several runs, `(name, pools)`, as one picture; the suffix names
     the format.
 
     Raises:
@@ -96,18 +98,16 @@ def save_comparison(runs: Sequence[tuple[str, dict[str, Any]]], path: Path) -> N
         figure = new_figure(2.6 * max(2, len(runs)), 5.2)
         grid = figure.add_gridspec(2, len(runs))
         above = figure.add_subplot(grid[0, :])
-        _draw_accuracy(
-            above, [(name, summary["pools"]["accuracy_per_round"]) for name, summary in runs]
-        )
+        _draw_accuracy(above, [(name, pools.accuracy_per_round) for name, pools in runs])
         above.legend(frameon=False, fontsize=8)
-        for column, (name, summary) in enumerate(runs):
+        for column, (name, pools) in enumerate(runs):
             below = figure.add_subplot(grid[1, column])
-            _draw_occupancy(below, summary["pools"]["occupancy_per_round"])
+            _draw_occupancy(below, pools.occupancy_per_round)
             below.set_title(name, fontsize=9)
         save(figure, path)
 
 
-def loss_plot(losses: Sequence[float], terms: Sequence[dict[str, float]]) -> Chart:
+def loss_plot(losses: Sequence[float], terms: Sequence[Mapping[str, float]]) -> Chart:
     """The pre-training loss and its terms, unweighted, after each round."""
     lines = {"loss": losses, **{name: [term[name] for term in terms] for name in terms[0]}}
     with drawing():

@@ -10,6 +10,8 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.run_summary import FinalPools, Summary
 from secure_fl.files import is_file, read_bytes, read_json
 from secure_fl.report.names import printable, told_apart
 
@@ -35,16 +37,15 @@ class Run:
     folder: Path
     config: FederationConfig
     text: str
-    summary: dict[str, Any]
-    rounds: list[dict[str, Any]]
+    summary: Summary
+    rounds: list[RoundRecord]
     partition: PartitionSummary | None
     embedding: dict[str, Any] | None
 
     @property
-    def pools(self) -> dict[str, Any] | None:
+    def pools(self) -> FinalPools | None:
         """What was measured of the pools; None where nothing was."""
-        found = self.summary.get("pools")
-        return None if found is None else dict(found)
+        return self.summary.pools
 
     @property
     def pool_count(self) -> int:
@@ -54,7 +55,7 @@ class Run:
     @property
     def clients(self) -> int:
         """How many there are."""
-        return int(self.summary["clients"])
+        return self.summary.clients
 
     @property
     def client_names(self) -> dict[int, str]:
@@ -67,9 +68,9 @@ class Run:
         names = self.client_names
         return names.get(number) or (f"client {number}" if names else str(number))
 
-    def lines(self, phase: str) -> list[dict[str, Any]]:
+    def lines(self, phase: str) -> list[RoundRecord]:
         """A phase's rounds."""
-        return [line for line in self.rounds if line["phase"] == phase]
+        return [line for line in self.rounds if line.phase == phase]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -95,7 +96,7 @@ def _read(path: Path) -> Run:
         read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
     )
     text = read_bytes(folder.config).decode(errors="replace")
-    name = printable(str(summary.get("name", config.name)))
+    name = printable(summary.name)
     return Run(
         name, path.resolve(), config, text, summary, folder.read_metrics(), partition, embedding
     )

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from secure_fl.data.summary import ClientSummary
+from secure_fl.federation.run_summary import FinalPools, SketchPrivacy
 from secure_fl.quantities import clock, size
 from secure_fl.report.findings import (
     closed_pools,
@@ -16,7 +17,6 @@ from secure_fl.report.findings import (
     is_plain,
     largest,
     protection,
-    stated,
 )
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import (
@@ -59,18 +59,16 @@ def comparison(runs: Sequence[Run]) -> Table:
 
 
 def _compared(run: Run) -> list[Cell]:
-    pools, (seconds, down, up) = run.pools or {}, totals(run)
-    in_use = (
-        Cell(f"{pools['active']} of {len(pools['counts'])}", sort=pools["active"])
-        if pools
-        else count(None)
-    )
+    pools, (seconds, down, up) = run.pools, totals(run)
+    measured = [number(None)] * 5
+    if pools is not None:
+        in_use = Cell(f"{pools.active} of {len(pools.counts)}", sort=pools.active)
+        figures = pools.accuracy, pools.accuracy_std, pools.accuracy_min
+        measured = [*map(number, figures), in_use, number(pools.ari, 2)]
     plain = is_plain(run)
     return [
         Cell(run.name),
-        *(number(pools.get(name)) for name in ("accuracy", "accuracy_std", "accuracy_min")),
-        in_use,
-        number(pools.get("ari"), 2),
+        *measured,
         Cell(
             "plain: read by the server" if plain else run.config.security.protection,
             mark="bad" if plain else "",
@@ -84,15 +82,15 @@ def _compared(run: Run) -> list[Cell]:
 
 def privacy_in_short(run: Run) -> Cell:
     """A run's ε in a few words."""
-    said = stated(run)
+    said = run.summary.charged
     if said is None:
         return Cell("none", mark="bad")
-    if "covers" in said:
-        return Cell(f"none; sketches alone ε = {epsilon(said['epsilon'])}", mark="bad")
+    if isinstance(said, SketchPrivacy):
+        return Cell(f"none; sketches alone ε = {epsilon(said.epsilon)}", mark="bad")
     worst = largest(said)
     if worst is None:
-        return Cell(f"no bound for one {said['unit']}", mark="bad")
-    return Cell(f"ε ≤ {epsilon(worst)} for one {said['unit']}", sort=worst)
+        return Cell(f"no bound for one {said.unit}", mark="bad")
+    return Cell(f"ε ≤ {epsilon(worst)} for one {said.unit}", sort=worst)
 
 
 def badges(run: Run) -> list[Cell]:
@@ -104,10 +102,10 @@ def badges(run: Run) -> list[Cell]:
 
 def pool_table(run: Run) -> Table | None:
     """A row for each pool; None where the record does not say who uses which."""
-    pools = run.pools
+    pools, privacy = run.pools, run.summary.privacy
     if pools is None:
         return None
-    spent = (run.summary.get("privacy") or {}).get("pools", {})
+    spent = (privacy and privacy.pools) or {}
     titles = [
         "/pool/",
         "clients",
@@ -127,11 +125,11 @@ def pool_table(run: Run) -> Table | None:
     return table("Pools at the end of the run", titles, rows)
 
 
-def _pool_row(run: Run, pools: dict[str, Any], pool: int, members: Sequence[int]) -> list[Cell]:
+def _pool_row(run: Run, pools: FinalPools, pool: int, members: Sequence[int]) -> list[Cell]:
     """One pool: who uses it, how well it serves them, how many did each round, and the rounds in
     which it stayed closed.
     """
-    accuracies = [pools["accuracies"][str(client)] for client in members]
+    accuracies = [pools.accuracies[str(client)] for client in members]
     reached = [value for value in accuracies if value is not None]
     shut = closed_pools(run).rounds.get(pool, [])
     who = some([run.client(client) for client in members], _MOST_NAMES)
@@ -141,7 +139,7 @@ def _pool_row(run: Run, pools: dict[str, Any], pool: int, members: Sequence[int]
         Cell(who or "nobody", mark="" if members else "bad"),
         number(fmean(reached) if reached else None),
         number(min(reached, default=None)),
-        Cell(" ".join(str(counts[pool]) for counts in pools["occupancy_per_round"])),
+        Cell(" ".join(str(counts[pool]) for counts in pools.occupancy_per_round)),
         Cell(spans(shut) if shut else NONE, mark="bad" if shut else ""),
     ]
 
@@ -157,7 +155,7 @@ def pool_notes(run: Run) -> list[str]:
     )
     notes = [rule] if has_minimum(run) else []
     notes += [f"{unknown[0].upper()}{unknown[1:]}."] if unknown else []
-    groups = (run.pools or {}).get("accuracy_by_group") or {}
+    groups = run.pools.accuracy_by_group if run.pools is not None else {}
     return (
         [
             *notes,
@@ -173,17 +171,19 @@ def pool_notes(run: Run) -> list[str]:
 
 def client_table(run: Run) -> Table | None:
     """A row for each client, with whatever the record holds of it; None where it holds nothing."""
-    pools, spent = run.pools or {}, (run.summary.get("privacy") or {}).get("clients", {})
+    pools, privacy = run.pools, run.summary.privacy
+    spent = {} if privacy is None else privacy.clients
     members = (
         {} if run.partition is None else {member.client: member for member in run.partition.clients}
     )
-    choices = {int(client): pool for client, pool in pools.get("choices", {}).items()}
+    accuracies = {} if pools is None else pools.accuracies
+    choices = {} if pools is None else {int(who): pool for who, pool in pools.choices.items()}
     ids = sorted(members.keys() | choices.keys() | {int(client) for client in spent})
     if not ids:
         return None
     shown = {
-        "/pool/": bool(pools),
-        "accuracy": bool(pools),
+        "/pool/": pools is not None,
+        "accuracy": pools is not None,
         "training examples": bool(members),
         "test examples": bool(members),
         "known group": any(member.group is not None for member in members.values()),
@@ -193,15 +193,14 @@ def client_table(run: Run) -> Table | None:
     heads = [title for title, is_shown in shown.items() if is_shown]
     rows = []
     for client in ids:
-        accuracy = pools.get("accuracies", {}).get(str(client))
-        epsilon_of = spent.get(str(client), _MISSING)
-        cells = _client_cells(members.get(client), choices.get(client), accuracy, epsilon_of)
+        told = choices.get(client), accuracies.get(str(client)), spent.get(str(client), _MISSING)
+        cells = _client_cells(members.get(client), *told)
         first = (
             Cell(run.client(client)) if run.client_names else Cell(f"client {client}", sort=client)
         )
         rows.append([first, *(cells[title] for title in heads)])
     title = "Clients, the pool each one uses and how well it serves them"
-    if not pools:
+    if pools is None:
         title = "What each client holds"
     return table(title, ["/client/", *heads], rows, sortable=True)
 
@@ -224,26 +223,26 @@ def _client_cells(
 
 def claim_table(run: Run) -> Table | None:
     """ε against each adversary; None where nothing is claimed."""
-    said = stated(run)
-    if said is None or not said["claims"]:
+    said = run.summary.charged
+    if said is None or not said.claims:
         return None
     rows = [
         [
-            Cell(claim["adversary"]),
+            Cell(claim.adversary),
             Cell(
-                epsilon(claim["epsilon"]),
-                sort=claim["epsilon"],
-                mark="bad" if claim["epsilon"] is None else "",
+                epsilon(claim.epsilon),
+                sort=claim.epsilon,
+                mark="bad" if claim.epsilon is None else "",
             ),
-            Cell(f"{claim['delta']:g}", sort=claim["delta"]),
-            Cell(f"one {claim['unit']}, {claim['adjacency']}"),
-            Cell(str(claim["sampling"])),
+            Cell(f"{claim.delta:g}", sort=claim.delta),
+            Cell(f"one {claim.unit}, {claim.adjacency}"),
+            Cell(claim.sampling),
         ]
-        for claim in said["claims"]
+        for claim in said.claims
     ]
     covered = (
-        f"ε against each adversary: covers {said['covers']}"
-        if "covers" in said
+        f"ε against each adversary: covers {said.covers}"
+        if isinstance(said, SketchPrivacy)
         else "ε against each adversary, over the whole run"
     )
     return table(covered, ["/who looks/", "ε", "δ", "/hidden/", "/sampling/"], rows)
@@ -251,22 +250,26 @@ def claim_table(run: Run) -> Table | None:
 
 def claim_terms(run: Run) -> list[tuple[str, list[str]]]:
     """What the claims rest on and leave out, by heading; headings without anything are left out."""
-    outside = [str(text) for text in (stated(run) or {}).get("outside", [])]
+    said, privacy = run.summary.charged, run.summary.privacy
+    claims = () if said is None else said.claims
+    outside = [] if privacy is None else list(privacy.outside)
     found = [
-        ("What these ε assume", _terms(run, "assumes")),
-        ("What these ε do not cover", _terms(run, "not_covered")),
+        ("What these ε assume", _terms([(each.adversary, each.assumes) for each in claims])),
+        (
+            "What these ε do not cover",
+            _terms([(each.adversary, each.not_covered) for each in claims]),
+        ),
         ("What is written outside of these ε, for the experimenter", outside),
     ]
     return [(heading, texts) for heading, texts in found if texts]
 
 
-def _terms(run: Run, key: str) -> list[str]:
+def _terms(claims: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """Each once, with the adversary where it is not said of all."""
-    claims = (stated(run) or {}).get("claims", [])
     found: dict[str, list[str]] = {}
-    for claim in claims:
-        for text in claim[key]:
-            found.setdefault(text, []).append(claim["adversary"])
+    for adversary, texts in claims:
+        for text in texts:
+            found.setdefault(text, []).append(adversary)
     return [
         text
         if len(who) == len(claims)
@@ -277,24 +280,21 @@ def _terms(run: Run, key: str) -> list[str]:
 
 def claim_notes(run: Run) -> list[str]:
     """What a claim's table does not say."""
-    said = stated(run)
+    said = run.summary.charged
     if said is None:
         return ["Nothing of this run is noised: no ε holds for anything that it releases."]
-    kind = (
-        f"ε = {epsilon(said['epsilon'])} at δ = {said['delta']:g}, {said['unit']} level, "
-        f"{said['adjacency']}"
-    )
-    told = f"{said['releases']} releases, every one in ledger.json."
-    if "covers" in said:
+    kind = f"ε = {epsilon(said.epsilon)} at δ = {said.delta:g}, {said.unit} level, {said.adjacency}"
+    told = f"{said.releases} releases, every one in ledger.json."
+    if isinstance(said, SketchPrivacy):
         return [
             (
-                f"{kind}, covers {said['covers']}: updates, choices of pools and models of this "
+                f"{kind}, covers {said.covers}: updates, choices of pools and models of this "
                 f"run have no differential privacy. {told}"
             )
         ]
     return [
         (
-            f"{kind}, the largest of any client, of a budget of {said['budget']:g}. {told} ε of "
+            f"{kind}, the largest of any client, of a budget of {said.budget:g}. {told} ε of "
             "different units is never added."
         )
     ]
@@ -304,13 +304,13 @@ def secrecy_table(run: Run) -> Table | None:
     """Who can read what of the sums; None for a record of an earlier version."""
     rows = [
         [
-            Cell(row["adversary"]),
-            Cell("", items=clauses(row["holds"]))
-            if row["holds"]
+            Cell(row.adversary),
+            Cell("", items=clauses(row.holds))
+            if row.holds
             else Cell("nothing is kept from it", mark="bad"),
-            Cell("", items=clauses(row["reads"])),
+            Cell("", items=clauses(row.reads)),
         ]
-        for row in run.summary.get("secrecy", [])
+        for row in run.summary.secrecy
     ]
     return (
         table("Who can read what of the sums", ["/who looks/", "/cannot read/", "/reads/"], rows)
@@ -321,20 +321,21 @@ def secrecy_table(run: Run) -> Table | None:
 
 def encoder_table(run: Run) -> Table | None:
     """What the encoder was worth before and after pre-training."""
-    measured: dict[str, Any] | None = run.summary.get("representation")
-    if not measured:
+    measured = run.summary.representation
+    if measured is None or measured.pretrained is None:
         return None
+    initial, measured_on = measured.initial or {}, measured.measured_on or {}
     rows = [
         [
             Cell(name.replace("_", " ")),
-            number(measured["initial"][name]),
+            number(initial[name]),
             number(value),
             Cell(
-                str(measured["measured_on"]["fine_tune" if name.startswith("fine_tune") else name]),
+                measured_on["fine_tune" if name.startswith("fine_tune") else name],
                 mark="quiet",
             ),
         ]
-        for name, value in measured["pretrained"].items()
+        for name, value in measured.pretrained.items()
     ]
     return table(
         "The encoder before and after pre-training",
@@ -346,18 +347,18 @@ def encoder_table(run: Run) -> Table | None:
 def cost_table(run: Run) -> Table:
     """A row for each phase."""
     rows = []
-    for phase, cost in run.summary["costs"].items():
+    for phase, cost in run.summary.costs.items():
         times = [
-            Cell(clock(cost[name])) if name in cost else Cell(NONE)
-            for name in ("seconds", "sum_seconds")
+            Cell(NONE) if taken is None else Cell(clock(taken))
+            for taken in (cost.seconds, cost.sum_seconds)
         ]
         rows.append(
             [
                 Cell(phase),
-                count(cost["rounds"]),
+                count(cost.rounds),
                 *times,
-                Cell(size(cost["bytes_down"])),
-                Cell(size(cost["bytes_up"])),
+                Cell(size(cost.bytes_down)),
+                Cell(size(cost.bytes_up)),
             ]
         )
     titles = ["/phase/", "rounds", "time", "secure sum", "to clients", "to server"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.run_summary import FinalPools, Privacy
 from secure_fl.quantities import duration, size
 from secure_fl.report.findings import (
     by_epsilon,
@@ -14,7 +15,6 @@ from secure_fl.report.findings import (
     is_plain,
     largest,
     protection,
-    stated,
 )
 from secure_fl.report.names import brief
 from secure_fl.report.runs import Run
@@ -104,66 +104,64 @@ def _tests(run: Run) -> list[tuple[int, int]]:
 
 
 def _accuracy(run: Run) -> float | None:
-    return None if run.pools is None else run.pools["accuracy"]
+    return None if run.pools is None else run.pools.accuracy
 
 
 def _how_good(run: Run, runs: Sequence[Run]) -> Tile:
     question, pools = "How good, against one global model?", run.pools
     if pools is None and not run.pool_count:
         alone = Line("this run trains an encoder only (pools.enabled = false)")
-        more = "encoder" if "representation" in run.summary else "pools"
+        more = "encoder" if run.summary.representation else "pools"
         return Tile(question, "no pools", "quiet", (*_encoder(run), alone), more)
     if pools is None:
         return Tile(question, "not measured", "quiet", (Line(LEFT_OUT),), "pools")
-    if pools["accuracy"] is None:
-        loss = pools.get("test_loss")
+    if pools.accuracy is None:
+        loss = pools.test_loss
         answer = "no accuracy" if loss is None else f"test loss {loss:.3f}"
         unknown = Line("pools were trained without labels: accuracies are not known")
         return Tile(question, answer, "quiet", (unknown,), "pools")
     lines = (*_accuracies(run, pools), *_against_global(run, runs, pools))
-    return Tile(question, share(pools["accuracy"]), "", lines, "pools")
+    return Tile(question, share(pools.accuracy), "", lines, "pools")
 
 
-def _accuracies(run: Run, pools: dict[str, Any]) -> list[Line]:
+def _accuracies(run: Run, pools: FinalPools) -> list[Line]:
     """How clients differ, who is served worst, and what stands beside the accuracy."""
     worst = [
         brief(run.client(int(client)))
-        for client, value in pools["accuracies"].items()
-        if value == pools["accuracy_min"]
+        for client, value in pools.accuracies.items()
+        if value == pools.accuracy_min
     ]
     noun = "" if run.client_names else "client " if len(worst) == 1 else "clients "
-    between = f"± {share(pools['accuracy_std'])} between them"
+    between = f"± {share(pools.accuracy_std)} between them"
     lines = [
         Line(f"accuracy, mean over {run.clients} clients, {between}"),
-        Line(f"the worst served: {share(pools['accuracy_min'])}, {noun}{some(worst, 3)}"),
+        Line(f"the worst served: {share(pools.accuracy_min)}, {noun}{some(worst, 3)}"),
     ]
     beside = {
-        "balanced_accuracy": "balanced accuracy",
-        "majority": "always the most frequent class",
+        "balanced accuracy": pools.balanced_accuracy,
+        "always the most frequent class": pools.majority,
     }
-    for key, name in beside.items():
-        if pools.get(key) is not None:
-            lines.append(Line(f"{name}: {share(pools[key])}"))
-    return lines
+    told = {name: value for name, value in beside.items() if value is not None}
+    return [*lines, *(Line(f"{name}: {share(value)}") for name, value in told.items())]
 
 
 def _encoder(run: Run) -> list[Line]:
-    measured = run.summary.get("representation") or {}
+    measured = run.summary.representation or Metrics()
+    initial, pretrained = measured.initial or {}, measured.pretrained or {}
     told = [
         (name, said)
         for name, said in (("linear_probe", "linear probe"), ("knn", "kNN"))
-        if name in measured.get("pretrained", {})
+        if name in pretrained
     ]
     return [
         Line(
-            f"{said}: {measured['initial'][name]:.3f} with a random encoder, "
-            f"{measured['pretrained'][name]:.3f} pre-trained"
+            f"{said}: {initial[name]:.3f} with a random encoder, {pretrained[name]:.3f} pre-trained"
         )
         for name, said in told
     ]
 
 
-def _against_global(run: Run, runs: Sequence[Run], pools: dict[str, Any]) -> list[Line]:
+def _against_global(run: Run, runs: Sequence[Run], pools: FinalPools) -> list[Line]:
     if run.pool_count == 1:
         return [Line("this is the global model: one pool for all clients")]
     other = global_model(run, runs)
@@ -174,11 +172,12 @@ def _against_global(run: Run, runs: Sequence[Run], pools: dict[str, Any]) -> lis
             "data, clients or seed, or was not measured"
         )
         return [Line(unlike if others else _NO_GLOBAL, "quiet")]
-    base = other.pools or {}
-    gain, worst = pools["accuracy"] - base["accuracy"], pools["accuracy_min"] - base["accuracy_min"]
+    base = other.pools or pools
+    gain = (pools.accuracy or 0.0) - (base.accuracy or 0.0)
+    worst = (pools.accuracy_min or 0.0) - (base.accuracy_min or 0.0)
     lines = [
         Line(
-            f"one global model ({other.name}): {share(base['accuracy'])}, so {gain:+.3f} with "
+            f"one global model ({other.name}): {share(base.accuracy)}, so {gain:+.3f} with "
             f"pools; {worst:+.3f} for the worst client"
         )
     ]
@@ -190,16 +189,16 @@ def _against_global(run: Run, runs: Sequence[Run], pools: dict[str, Any]) -> lis
 
 
 def _how_private(run: Run) -> Tile:
-    question, said = "How private, against whom?", stated(run)
+    question, said = "How private, against whom?", run.summary.charged
     sums = Line(protection(run), "bad" if is_plain(run) else "")
-    open_ends = len(run.summary["unprotected"])
+    open_ends = len(run.summary.unprotected)
     named = f"{open_ends} {'thing' if open_ends == 1 else 'things'} not protected, named below"
     rest = Line(named, "bad" if open_ends else "quiet")
-    if said is None or "covers" in said:
+    if not isinstance(said, Privacy):
         unbounded = "no differential privacy: what models and sums show of an example has no bound"
         lines = [Line(unbounded, "bad"), sums]
         if said is not None:
-            one = f"ε = {epsilon(said['epsilon'])} for one {said['unit']}, and they alone"
+            one = f"ε = {epsilon(said.epsilon)} for one {said.unit}, and they alone"
             lines.append(Line(f"sketches that start the pools: {one}"))
         return Tile(question, "no ε", "bad", (*lines, rest), "privacy")
     worst = largest(said)
@@ -208,11 +207,11 @@ def _how_private(run: Run) -> Tile:
     return Tile(question, answer, "bad" if worst is None else "", tuple(lines), "privacy")
 
 
-def _claims(said: dict[str, Any]) -> list[Line]:
+def _claims(said: Privacy) -> list[Line]:
     """The budget, and ε against each adversary."""
-    unit, budget = said["unit"], f"budget {said['budget']:g}"
-    lines = [Line(f"for one {unit} at δ = {said['delta']:g}, over the whole run; {budget}")]
-    for other, value, who in by_epsilon(said["claims"]):
+    unit, budget = said.unit, f"budget {said.budget:g}"
+    lines = [Line(f"for one {unit} at δ = {said.delta:g}, over the whole run; {budget}")]
+    for other, value, who in by_epsilon(said.claims):
         against = "; ".join(who) if other == unit else f"{len(who)} of the same"
         of = "" if other == unit else f" for one {other}"
         lines.append(
@@ -235,7 +234,7 @@ def _who_is_where(run: Run) -> Tile:
         return Tile(question, answer, "quiet", lines, "clients")
     members = members_of(pools)
     lines = (*_occupied(run, members), *_unused(run, members), *small)
-    return Tile(question, f"{pools['active']} of {len(members)} in use", "", lines, "clients")
+    return Tile(question, f"{pools.active} of {len(members)} in use", "", lines, "clients")
 
 
 def _occupied(run: Run, members: Sequence[Sequence[int]]) -> list[Line]:
@@ -262,19 +261,19 @@ def _unused(run: Run, members: Sequence[Sequence[int]]) -> list[Line]:
     return lines
 
 
-def members_of(pools: dict[str, Any]) -> list[list[int]]:
+def members_of(pools: FinalPools) -> list[list[int]]:
     """Clients of each pool at the end of a run."""
-    found: list[list[int]] = [[] for _ in pools["counts"]]
-    for client, pool in pools["choices"].items():
+    found: list[list[int]] = [[] for _ in pools.counts]
+    for client, pool in pools.choices.items():
         found[pool].append(int(client))
     return found
 
 
 def _what_it_cost(run: Run) -> Tile:
-    costs = run.summary["costs"]
+    costs = run.summary.costs
     seconds, down, up = totals(run)
     rounds = ", ".join(
-        f"{costs[name]['rounds']} of {said}"
+        f"{costs[name].rounds} of {said}"
         for name, said in (("pretrain", "pre-training"), ("cluster", "clustering"))
         if name in costs
     )
@@ -283,14 +282,14 @@ def _what_it_cost(run: Run) -> Tile:
         Line(f"a client: {size(down / run.clients)} in, {size(up / run.clients)} out"),
     ]
     lines += [Line(f"rounds: {rounds}")] if rounds else []
-    sums = [cost.get("sum_seconds") for cost in costs.values()]
-    if seconds is not None and None not in sums:
+    sums = [cost.sum_seconds for cost in costs.values() if cost.sum_seconds is not None]
+    if seconds is not None and len(sums) == len(costs):
         lines.append(
             Line(f"all parties in one process; {duration(sum(sums))} of it the secure sum")
         )
     lines += (
-        [Line(f"{run.summary['encoder_parameters']:,} parameters in the encoder")]
-        if "encoder_parameters" in run.summary
+        [Line(f"{run.summary.encoder_parameters:,} parameters in the encoder")]
+        if run.summary.encoder_parameters is not None
         else []
     )
     answer = size(down + up) if seconds is None else duration(seconds)
@@ -299,12 +298,10 @@ def _what_it_cost(run: Run) -> Tile:
 
 def totals(run: Run) -> tuple[float | None, int, int]:
     """Seconds, where they are recorded, bytes to the clients and to the server."""
-    costs = run.summary["costs"].values()
-    seconds = (
-        sum(cost["seconds"] for cost in costs) if all("seconds" in cost for cost in costs) else None
-    )
+    costs = run.summary.costs.values()
+    seconds = [cost.seconds for cost in costs if cost.seconds is not None]
     return (
-        seconds,
-        sum(cost["bytes_down"] for cost in costs),
-        sum(cost["bytes_up"] for cost in costs),
+        sum(seconds) if len(seconds) == len(costs) else None,
+        sum(cost.bytes_down for cost in costs),
+        sum(cost.bytes_up for cost in costs),
     )

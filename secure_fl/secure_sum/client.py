@@ -291,8 +291,8 @@ class RoundClient(ClientSetup):
 
     def _apply(self, data: bytes) -> bytes:
         """Where clients open: from the sums of what may be opened, the signed digest of them.
-        Raises RefusedError: the message's reasons, or a sum's; RoundRefusedError: `below-minimum` for
-        a block too many.
+        Raises RefusedError: the message's reasons, or a sum's; RoundRefusedError: `below-minimum`
+        for a block too many.
         """
         bodies = self._from_server(data, Phase.APPLY, unframe, chunks=2)
         self._turn(ClientStep.OPENED, ClientStep.APPLIED)

@@ -295,11 +295,12 @@ def accept(
     Raises:
         RefusedError: any of the envelope's reasons, or those of the body.
     """
-    header, body = open_envelope(data, roster, expected)
-    if header.chunk != chunk:
+    header, body = open_envelope(data, roster, expected, seen)
+    try:
+        if header.chunk == chunk:
+            return header, parse(body)
         problem, remedy = f"chunk {chunk} is expected", "send chunks in order"
         raise RefusedError(Reason.WRONG_CHUNK, problem, "chunk", header.chunk, remedy)
-    seen.check(header)
-    message = parse(body)
-    seen.record(header)
-    return header, message
+    except RefusedError:
+        seen.forget(header)
+        raise

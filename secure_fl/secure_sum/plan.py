@@ -209,10 +209,19 @@ class RoundPlan:
 
     def numbers(self, block: int) -> int:
         """Slots of a block, guard and padding included; whole ciphertexts where there are any."""
-        plain = _GUARD + self.layout.slots(self.shape.fields(block))
-        if self.parameters is None or self.cut(block):
-            return plain
-        return self.parameters.ciphertexts(plain) * self.parameters.capacity
+        return self._numbers[min(block, 2)]
+
+    @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        """Of the head, of the block after it, and of each further one."""
+        blocks, given = range(min(3, self.shape.blocks)), self.parameters
+        plain = [_GUARD + self.layout.slots(self.shape.fields(block)) for block in blocks]
+        if given is None:
+            return tuple(plain)
+        return tuple(
+            slots if self.cut(block) else given.ciphertexts(slots) * given.capacity
+            for block, slots in enumerate(plain)
+        )
 
     def cut(self, block: int) -> bool:
         """Whether a ciphertext is cut to what it needs: the head's, which all openers get."""
@@ -264,8 +273,12 @@ class RoundPlan:
 
     def header(self, phase: Phase, sender: str, *, chunk: int = 0, chunks: int = 1) -> Header:
         """The header of a message of this round; nothing in it depends on a client's data."""
-        keys = (self.key_fingerprint, self.roster.digest)
+        keys = (self.key_fingerprint, self._roster_digest)
         return Header(*self._context, phase, self.shape.pools, sender, *keys, chunk, chunks)
+
+    @cached_property
+    def _roster_digest(self) -> bytes:
+        return self.roster.digest
 
     def expect(
         self, phase: Phase, role: str, *, sender: str | None = None, chunks: int = 1

@@ -44,28 +44,30 @@ def _most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     shares = clients * (blocks + 1) * (_ENTRY + SHARE_BYTES) if plan.masked else 0
     revealed = head + 2 + 2 * shape.pools + 4 + shares
     counts = head + _SECRET + 4 + 8 * shape.head_fields + 2 + 2 * shape.pools
-    upload = _COUNT + sum(_FRAME + head + body_bytes(plan, block) for block in range(blocks))
     if not to_client:
+        if phase is Phase.UPLOAD:
+            return _COUNT + sum(_FRAME + head + body_bytes(plan, each) for each in range(blocks))
         return {
             Phase.ADVERTISE: advertised,
             Phase.SHARE: head + boxes,
-            Phase.UPLOAD: upload,
             Phase.AGREE: agreed,
             Phase.OPEN_COUNTS: max(revealed, counts),
             Phase.OPEN_POOLS: revealed,
         }.get(phase, applied)
+    if phase is Phase.ADVERTISE:
+        return head + _COUNT + clients * (_FRAME + advertised)
+    if phase in (Phase.SHARE, Phase.AGREE):
+        return head + (boxes if phase is Phase.SHARE else _SECRET + places)
     request = head + _SECRET + 2 * places + _COUNT
     proof = clients * (3 * _FRAME + head + body_bytes(plan, 0) + 2 * _SECRET) + 2 * _FRAME
     shown = clients * (_FRAME + advertised) + clients * (_FRAME + agreed) + 2 * (_FRAME + _COUNT)
+    if phase is Phase.OPEN_COUNTS:
+        return request + shown + proof
     sums = sum(_FRAME + sum_bytes(plan, block) for block in range(blocks))
-    evidence = max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts)
-    return {
-        Phase.ADVERTISE: head + _COUNT + clients * (_FRAME + advertised),
-        Phase.SHARE: head + boxes,
-        Phase.AGREE: head + _SECRET + places,
-        Phase.OPEN_COUNTS: request + shown + proof,
-        Phase.OPEN_POOLS: request + evidence,
-    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + applied)))
+    if phase is Phase.OPEN_POOLS:
+        of_sums = sums if plan.opener == "authority" else 0
+        return request + max(proof, of_sums, _FRAME + counts)
+    return head + _COUNT + max(sums, clients * (_FRAME + applied))
 
 
 def box_bytes(plan: RoundPlan) -> int:

@@ -19,6 +19,8 @@ from secure_fl.callbacks import MLflow, TensorBoard, WeightsAndBiases
 from secure_fl.callbacks.loggers import numbers
 from secure_fl.errors import DependencyError
 from secure_fl.federation import RoundRecord
+from secure_fl.federation.record import Metrics
+from secure_fl.pools.monitor import pool_health
 
 Sent = list[tuple[dict[str, float], int | None]]
 
@@ -87,7 +89,7 @@ def test_every_round_is_logged(fake: Any, monkeypatch: pytest.MonkeyPatch) -> No
     } <= logged
     assert not any("choices" in name or "accuracies" in name for name in logged)
     last = next(record for record in reversed(result.records) if record.phase == "cluster")
-    assert any(values.get("cluster/loss") == last.metrics["loss"] for values, _ in sent)
+    assert any(values.get("cluster/loss") == last.metrics.loss for values, _ in sent)
     assert all(isinstance(value, int | float) for values, _ in sent for value in values.values())
     json.dumps([values for values, _ in sent])
 
@@ -122,13 +124,23 @@ def test_nested_metrics_become_names() -> None:
         10,
         20,
         None,
-        {"a": {"b": [1, None]}, "said": "text", "flag": True, "choices": {"0": 1}},
+        Metrics(
+            pools=pool_health([1, 0]),
+            accepted=True,
+            groups_left_out=("text",),
+            choices={"0": 1},
+            accuracies={"0": 0.5},
+        ),
     )
     expected = {
         "cluster/clients": 4.0,
         "cluster/bytes_down": 10.0,
         "cluster/bytes_up": 20.0,
-        "cluster/a/b/0": 1.0,
+        "cluster/pools/counts/0": 1.0,
+        "cluster/pools/counts/1": 0.0,
+        "cluster/pools/active": 1.0,
+        "cluster/pools/largest_share": 1.0,
+        "cluster/pools/entropy": 0.0,
     }
     assert numbers(record) == expected
 

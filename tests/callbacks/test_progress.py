@@ -14,6 +14,7 @@ from secure_fl import Callback, Federation
 from secure_fl.callbacks import LiveProgress, PlainProgress
 from secure_fl.callbacks.progress import shown
 from secure_fl.federation import RoundRecord
+from secure_fl.federation.record import Metrics
 from secure_fl.summary import unprotected
 
 SHORT = {"pretrain": {"mode": "none"}, "pools": {"start": "random", "rounds": 1}}
@@ -63,7 +64,7 @@ def test_bars_name_the_client_that_replied() -> None:
         bar.on_phase("cluster", 2, 0)
         bar.on_reply("[bold]ward 7[/bold]")
         bar.on_client(1, 4)
-        bar.on_round(RoundRecord("cluster", 1, 4, 0, 0, 1.0, {"loss": 0.5}))
+        bar.on_round(RoundRecord("cluster", 1, 4, 0, 0, 1.0, Metrics(loss=0.5)))
         bar._progress.refresh()
     assert "[bold]ward 7[/bold]" in said.getvalue()
     assert "loss 0.500" in said.getvalue()
@@ -73,7 +74,7 @@ def test_lines_of_a_resumed_phase_estimate_by_the_rounds_made_here() -> None:
     said = io.StringIO()
     lines = PlainProgress(Console(file=said, width=160))
     lines.on_phase("cluster", 10, 8)
-    lines.on_round(RoundRecord("cluster", 9, 4, 0, 0, 1.0, {}))
+    lines.on_round(RoundRecord("cluster", 9, 4, 0, 0, 1.0))
     assert "cluster 9/10" in said.getvalue()
     assert "left 0:00" in said.getvalue()
 
@@ -100,7 +101,7 @@ def test_a_narrow_terminal_keeps_the_numbers(width: int, bar: bool) -> None:
     with LiveProgress(console) as progress:
         progress.on_phase("pretrain", 20, 0)
         progress.on_client(7, 12)
-        progress.on_round(RoundRecord("pretrain", 20, 12, 0, 0, 1.0, {"loss": 1.25}))
+        progress.on_round(RoundRecord("pretrain", 20, 12, 0, 0, 1.0, Metrics(loss=1.25)))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "20/20" in shown
     assert "/12" in shown
@@ -112,9 +113,9 @@ def test_a_phase_that_ends_before_its_last_round_says_so() -> None:
     console = Console(file=io.StringIO(), width=120)
     lines = PlainProgress(console)
     lines.on_phase("sketch", 16, 0)
-    lines.on_round(RoundRecord("sketch", 6, 12, 0, 0, 1.0, {}))
+    lines.on_round(RoundRecord("sketch", 6, 12, 0, 0, 1.0))
     lines.on_phase("cluster", 3, 0)
-    lines.on_round(RoundRecord("cluster", 3, 12, 0, 0, 1.0, {}))
+    lines.on_round(RoundRecord("cluster", 3, 12, 0, 0, 1.0))
     lines.on_phase("evaluate", 1, 0)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("has settled") == 1

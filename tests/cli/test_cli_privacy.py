@@ -147,7 +147,8 @@ def test_a_finished_run_without_a_record_of_its_ledger_is_found(
     path = finished[0] / "run" / name
     aside = path.rename(finished[0] / name)
     if name == "summary.json":
-        path.write_text("{}")
+        said = json.loads(aside.read_text())
+        path.write_text(json.dumps({each: said[each] for each in said if each != "privacy"}))
     try:
         told = " ".join(command("privacy", "verify", finished[0] / "run", code=1).stderr.split())
         assert (

@@ -25,6 +25,7 @@ from secure_fl.crypto.envelope import (
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.messages import accept
 
 KEY = bytes(range(32))
 BODY = b"some body"
@@ -72,6 +73,13 @@ def reason(
     return caught.value.reason
 
 
+def flipped(data: bytes, place: int) -> bytes:
+    """With another byte in one place, whatever stood there."""
+    changed = bytearray(data)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
 def test_a_good_message_opens(crowd: People) -> None:
     found, body = open_envelope(message(crowd), crowd.roster, EXPECTED, Seen())
     assert body == BODY
@@ -98,7 +106,7 @@ TABLE: list[tuple[Reason, Callable[[People], bytes]]] = [
     (Reason.MALFORMED, lambda c: b"SFE2" + message(c)[4:]),
     (Reason.MALFORMED, lambda c: message(c)[:4] + b"\x63" + message(c)[5:]),
     (Reason.WRONG_SIGNATURE, lambda c: message(c)[:20] + b"\xff" + message(c)[21:]),
-    (Reason.WRONG_SIGNATURE, lambda c: message(c)[: -len(BODY) - 1] + b"\0" + BODY),
+    (Reason.WRONG_SIGNATURE, lambda c: flipped(message(c), -len(BODY) - 1)),
     (
         Reason.WRONG_SIGNATURE,
         lambda c: sign_envelope(Identity.generate("clinic-0"), header(c), BODY),
@@ -147,6 +155,23 @@ def test_a_refused_message_leaves_no_trace(crowd: People) -> None:
     assert reason(crowd, message(crowd, round=4), seen=seen) is Reason.STALE
     assert not seen.digests
     open_envelope(message(crowd), crowd.roster, EXPECTED, seen)
+
+
+def test_a_body_that_says_nothing_leaves_its_place_to_the_next(crowd: People) -> None:
+    def parse(body: bytes) -> bytes:
+        if body != BODY:
+            raise RefusedError(Reason.MALFORMED, "", field="body", value=None, remedy="none")
+        return body
+
+    seen = Seen()
+    for data, chunk, said in ((b"other one", 0, Reason.MALFORMED), (BODY, 1, Reason.WRONG_CHUNK)):
+        with pytest.raises(RefusedError) as caught:
+            accept(message(crowd, data), crowd.roster, EXPECTED, seen, parse, chunk=chunk)
+        assert caught.value.reason is said
+    assert accept(message(crowd), crowd.roster, EXPECTED, seen, parse)[1] == BODY
+    with pytest.raises(RefusedError, match="accepted already"):
+        accept(message(crowd), crowd.roster, EXPECTED, seen, parse)
+    assert reason(crowd, message(crowd), seen=seen) is Reason.REPLAYED, "and its place is kept"
 
 
 def test_only_the_expected_sender(crowd: People) -> None:

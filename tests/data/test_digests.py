@@ -176,7 +176,7 @@ def test_other_examples_and_open_runs_are_free(tmp_path: Path, images: Dataset) 
     assert (
         Federation(tiny_config(pretrain=apart, privacy=EXAMPLE), data=images)
         .run()
-        .summary["privacy"]["epsilon"]
+        .summary.privacy.epsilon
         > 0
     )
     Federation(tiny_config(pretrain=central(file_of(images, tmp_path / "own.npz"))), data=images)

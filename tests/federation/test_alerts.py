@@ -19,7 +19,8 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import TrainingError
 from secure_fl.federation.alerts import alerts_of, listed, majority_accuracy, watched
-from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.record import Metrics, RoundRecord
+from secure_fl.federation.run_summary import Alerted
 from secure_fl.pools.monitor import pool_health
 from secure_fl.training.fit import LocalSpec, has_exploded
 
@@ -38,11 +39,11 @@ CONFIGS: list[dict[str, Any]] = [
         "pretrain": {"mode": "load", "load_from": "runs/x"},
     },
 ]
-METRICS: list[tuple[str, dict[str, Any]]] = [
-    ("pretrain", {"loss": 1e9, "exploded": {"3": 5, "4": 0}}),
-    ("cluster", {"loss": float("inf")}),
-    ("measure", {"initial": {"knn": 0.9}, "pretrained": {"knn": 0.8}}),
-    ("evaluate", {"accuracy": 0.2, "accuracies": {"0": 0.2}}),
+METRICS = [
+    ("pretrain", Metrics(loss=1e9, exploded={"3": 5, "4": 0})),
+    ("cluster", Metrics(loss=float("inf"))),
+    ("measure", Metrics(initial={"knn": 0.9}, pretrained={"knn": 0.8})),
+    ("evaluate", Metrics(accuracy=0.2, accuracies={"0": 0.2})),
 ]
 
 
@@ -50,7 +51,8 @@ METRICS: list[tuple[str, dict[str, Any]]] = [
 def test_no_alert_advises_what_is_set_already(tables: dict[str, Any]) -> None:
     config = FederationConfig(**tables)
     first = [
-        RoundRecord(phase, 1, 0, 0, 0, metrics={"loss": 1.0}) for phase in ("pretrain", "cluster")
+        RoundRecord(phase, 1, 0, 0, 0, metrics=Metrics(loss=1.0))
+        for phase in ("pretrain", "cluster")
     ]
     records = [
         watched(RoundRecord(phase, 2, 0, 0, 0, metrics=metrics), first, config, {"0": 0.5})
@@ -127,8 +129,8 @@ def test_client_level_runs_go_on_and_tell_the_experimenter() -> None:
         security={"protection": "masked"},
     )
     result = Federation(config, data=make_images(250)).run()
-    assert result.records[0].metrics["exploded"] == {str(client): 0 for client in range(6)}
-    assert "exploding loss" in result.summary["alerts"][0]["alert"]
+    assert result.records[0].metrics.exploded == {str(client): 0 for client in range(6)}
+    assert "exploding loss" in result.summary.alerts[0].alert
 
 
 def test_an_exploding_loss_is_told_and_no_error() -> None:
@@ -140,38 +142,38 @@ def test_an_exploding_loss_is_told_and_no_error() -> None:
     result = Federation(config, data=make_images(250)).run()
     found = [
         alert
-        for alert in result.summary["alerts"]
-        if alert["alert"].startswith("exploding loss within a round")
+        for alert in result.summary.alerts
+        if alert.alert.startswith("exploding loss within a round")
     ]
     assert found
-    assert found[0]["phase"] == "cluster"
-    assert re.search(r"client \d at step \d+", str(found[0]["alert"]))
-    assert "lower pools.lr below 30" in str(found[0]["alert"])
+    assert found[0].phase == "cluster"
+    assert re.search(r"client \d at step \d+", str(found[0].alert))
+    assert "lower pools.lr below 30" in str(found[0].alert)
 
 
 def test_learning_nothing_is_told_and_learning_is_not() -> None:
     nothing = Federation(
         tiny_config(pools={"lr": 1e-9}, pretrain={"lr": 1e-9}), data=make_images(250)
     ).run()
-    final = nothing.summary["pools"]
+    final = nothing.summary.pools
     assert any(
-        alert["phase"] == "evaluate" and "no better than the majority class" in alert["alert"]
-        for alert in nothing.summary["alerts"]
+        alert.phase == "evaluate" and "no better than the majority class" in alert.alert
+        for alert in nothing.summary.alerts
     )
-    assert final["accuracy"] <= final["majority"]
+    assert final.accuracy <= final.majority
     learnt = Federation(tiny_config(pools={"rounds": 4}), data=make_images(400)).run().summary
-    assert learnt["pools"]["accuracy"] > 0.8 > 0.5 > learnt["pools"]["majority"]
-    assert not any(alert["phase"] == "evaluate" for alert in learnt["alerts"])
+    assert learnt.pools.accuracy > 0.8 > 0.5 > learnt.pools.majority
+    assert not any(alert.phase == "evaluate" for alert in learnt.alerts)
 
 
 def test_lowered_knn_is_told_and_raised_is_not() -> None:
     record = RoundRecord(
-        "measure", 1, 0, 0, 0, metrics={"initial": {"knn": 0.9}, "pretrained": {"knn": 0.8}}
+        "measure", 1, 0, 0, 0, metrics=Metrics(initial={"knn": 0.9}, pretrained={"knn": 0.8})
     )
     assert alerts_of(watched(record, [], tiny_config(), {}))[0].startswith(
         "pre-training lowered kNN: accuracy 0.900 by the random encoder, 0.800"
     )
-    better = replace(record, metrics={"initial": {"knn": 0.8}, "pretrained": {"knn": 0.9}})
+    better = replace(record, metrics=Metrics(initial={"knn": 0.8}, pretrained={"knn": 0.9}))
     assert alerts_of(watched(better, [], tiny_config(), {})) == []
 
 
@@ -204,6 +206,7 @@ def test_an_alert_is_printed_and_listed_once() -> None:
     heard = StringIO()
     progress = PlainProgress(Console(file=heard, width=200))
     progress.on_phase("cluster", 3, 0)
+    crowded = pool_health([9, 1])
     records = [
         RoundRecord(
             "cluster",
@@ -212,7 +215,7 @@ def test_an_alert_is_printed_and_listed_once() -> None:
             0,
             0,
             1.0,
-            {"pools": {"counts": [9, 1], "alert": f"near collapse: {number}%; lower it"}},
+            Metrics(pools=replace(crowded, alert=f"near collapse: {number}%; lower it")),
         )
         for number in (1, 2, 3)
     ]
@@ -224,19 +227,17 @@ def test_an_alert_is_printed_and_listed_once() -> None:
         replace(
             records[1],
             phase="evaluate",
-            metrics={"alerts": ["no better than the majority class: x; y"]},
+            metrics=Metrics(alerts=("no better than the majority class: x; y",)),
         )
     )
     assert heard.getvalue().count("warning") == 2
-    assert listed(records) == [
-        {"phase": "cluster", "round": 1, "alert": "near collapse: 1%; lower it"}
-    ]
+    assert listed(records) == (Alerted("cluster", 1, "near collapse: 1%; lower it"),)
 
 
 def test_nothing_of_it_is_written_without_evaluation(tmp_path: Any) -> None:
     config = tiny_config(pools={"lr": 1e-9}, pretrain={"lr": 1e-9}, evaluate={"enabled": False})
     result = Federation(config, data=make_images(250)).run(tmp_path / "run")
-    assert result.summary["alerts"], "the process knows"
+    assert result.summary.alerts, "the process knows"
     written = (tmp_path / "run" / "summary.json").read_text() + (
         tmp_path / "run" / "metrics.jsonl"
     ).read_text()

@@ -152,11 +152,10 @@ def test_a_summary_is_written_again_after_it_was_deleted(tmp_path: Path, images:
     so nothing is charged.
     """
     config = tiny_config(privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0})
-    first = Federation(config, data=images).run(tmp_path / "run").summary["privacy"]
+    first = Federation(config, data=images).run(tmp_path / "run").summary.privacy
     (tmp_path / "run" / "summary.json").unlink()
     assert (
-        Federation(config, data=images).run(tmp_path / "run", resume=True).summary["privacy"]
-        == first
+        Federation(config, data=images).run(tmp_path / "run", resume=True).summary.privacy == first
     )
 
 
@@ -182,7 +181,7 @@ def test_a_disk_that_fills_up_loses_nothing(
     if not (out / "config.toml").exists():
         shutil.rmtree(out)
         return
-    assert resumed(out, images).summary["privacy"]["releases"] == ROUNDS * CLIENTS
+    assert resumed(out, images).summary.privacy.releases == ROUNDS * CLIENTS
     assert recorded_rounds(out) == ROUNDS
 
 

@@ -89,9 +89,9 @@ def test_the_round_is_tried_again_without_who_made_it_fail(
     run = Federation(secure(protection, **SHORT), data=images).run(
         tmp_path / "run" if folder else None
     )
-    refused = [record.metrics.get("refused", []) for record in run.records]
-    assert refused[0] == refused[2] == []
-    assert refused[1] == [f"{BAD} attempt 1: not-proved"]
+    refused = [record.metrics.refused for record in run.records]
+    assert refused[0] is refused[2] is None
+    assert refused[1] == (f"{BAD} attempt 1: not-proved",)
     assert plans == [(6, 5, 5), (6, 5, 5), (5, 5, 5), (6, 5, 5)]
     costs = [(record.clients, record.bytes_up) for record in run.records]
     assert [clients for clients, _ in costs] == [6, 6, 6]
@@ -115,7 +115,7 @@ def test_the_round_tried_again_is_the_round_of_the_others(
 
     monkeypatch.setattr(RoundClient, "upload", upload)
     dropped = Federation(config, data=images).run()
-    assert dropped.records[1].metrics["refused"] == [f"{BAD} upload: bit-flipped"]
+    assert dropped.records[1].metrics.refused == (f"{BAD} upload: bit-flipped",)
     assert torch.equal(weights(again), weights(dropped))
 
 
@@ -130,13 +130,13 @@ def test_private_answers_are_given_again_and_charged_once(
     plain = Federation(config, data=images).run(tmp_path / "plain")
     lies(monkeypatch, lambda number: number == 1)
     tried = Federation(config, data=images).run(tmp_path / "tried")
-    assert tried.records[1].metrics["refused"] == [f"{BAD} attempt 1: not-proved"]
+    assert tried.records[1].metrics.refused == (f"{BAD} attempt 1: not-proved",)
     charged = [
         len(RunFolder.open(tmp_path / name).ledger.read_text().splitlines())
         for name in ("tried", "plain")
     ]
     assert charged[0] == charged[1] > 3
-    assert tried.summary["privacy"]["claims"] == plain.summary["privacy"]["claims"]
+    assert tried.summary.privacy.claims == plain.summary.privacy.claims
 
 
 def test_private_answers_that_are_not_stored_are_not_given_again(

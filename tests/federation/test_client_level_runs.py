@@ -49,17 +49,17 @@ def test_client_level_sums_are_integers_and_the_claim_has_both_units(
     result = federation.run(tmp_path / "run")
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
     assert all(isinstance(release.event, IntegerEvent) for release in ledger.releases)
-    claims = result.summary["privacy"]["claims"]
-    assert {claim["unit"] for claim in claims} == {"client", "example"}
+    claims = result.summary.privacy.claims
+    assert {claim.unit for claim in claims} == {"client", "example"}
     server = next(
-        claim for claim in claims if claim["adversary"] == "server" and claim["unit"] == "client"
+        claim for claim in claims if claim.adversary == "server" and claim.unit == "client"
     )
     model = next(
         claim
         for claim in claims
-        if claim["adversary"] == "other clients and the public model" and claim["unit"] == "client"
+        if claim.adversary == "other clients and the public model" and claim.unit == "client"
     )
-    assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
+    assert server.epsilon is None or server.epsilon > model.epsilon
 
 
 def test_claims_state_both_thresholds_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

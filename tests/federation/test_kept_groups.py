@@ -50,7 +50,7 @@ def run(data: Dataset, **pools: Any) -> Result:
 def course(result: Result) -> list[dict[int, int]]:
     """Who chose what in each round, and in the end."""
     rounds = [
-        record.metrics["choices"]
+        record.metrics.choices
         for record in result.records
         if record.phase in ("cluster", "evaluate")
     ]

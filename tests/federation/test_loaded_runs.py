@@ -73,7 +73,7 @@ def test_what_is_stated_is_the_largest_of_all_that_may_be(tmp_path: Path, uneven
     stated = (
         Federation(loading(tmp_path / "first"), data=dealt(swapped=True))
         .run(tmp_path / "second")
-        .summary["privacy"]
+        .summary.privacy
     )
     first, second = released(tmp_path / "first"), released(tmp_path / "second")
     assert first[0] != first[1], "or there is nothing to tell apart"
@@ -156,4 +156,4 @@ def test_a_stopped_run_that_loaded_an_encoder_goes_on_without_the_earlier_folder
         )
         == 2
     )
-    assert result.summary["privacy"]["epsilon"] > 0
+    assert result.summary.privacy.epsilon > 0

@@ -44,8 +44,8 @@ def test_a_longer_run_ends_where_one_made_so_long_does(
     told = Federation(long, data=data).run(tmp_path / "run", resume=True)
     assert bool((weights(told) == weights(direct)).all())
     assert phases(tmp_path / "run") == phases(tmp_path / "direct")
-    assert told.summary["pools"]["accuracy"] == direct.summary["pools"]["accuracy"]
-    assert told.summary["costs"]["cluster"]["rounds"] == 5
+    assert told.summary.pools.accuracy == direct.summary.pools.accuracy
+    assert told.summary.costs["cluster"].rounds == 5
     folder = RunFolder.open(tmp_path / "run")
     assert [each.pools.rounds for each, _ in folder.begun_as()] == [3, 5]
     assert folder.read_config() == Federation(long, data=data).config
@@ -61,7 +61,7 @@ def test_the_default_start_is_not_asked_for_sketches_again(tmp_path: Path) -> No
     charged = len(PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases)
     told = Federation(config(4, **tables), data=data).run(tmp_path / "run", resume=True)
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
-    assert (len(ledger.releases), told.summary["costs"]["cluster"]["rounds"]) == (charged, 4)
+    assert (len(ledger.releases), told.summary.costs["cluster"].rounds) == (charged, 4)
     assert not ledger.lost(RunFolder.open(tmp_path / "run").marks())
 
 
@@ -146,7 +146,7 @@ def test_nothing_else_may_change(
     with pytest.raises(RunFolderError, match=message) as caught:
         Federation(FederationConfig(**changed), data=data).run(tmp_path / "run", resume=True)
     assert caught.value.field == named
-    assert RunFolder.open(tmp_path / "run").read_summary()["status"] == "finished"
+    assert RunFolder.open(tmp_path / "run").read_summary().status == "finished"
 
 
 def test_a_schedule_that_has_ended_is_refused(tmp_path: Path, data: Dataset) -> None:
@@ -192,7 +192,7 @@ def test_more_private_rounds_are_charged_and_the_budget_holds(
     assert charged_rounds(out) == {0, 1, 2, 3, 4}
     assert not second.lost(RunFolder.open(out).marks())
     assert second.budget is not None
-    assert first.maximum(first.budget or second.budget) < told.summary["privacy"]["epsilon"] <= 3.0
+    assert first.maximum(first.budget or second.budget) < told.summary.privacy.epsilon <= 3.0
     assert (
         len(second.releases)
         == len({(release.round, release.subjects) for release in second.releases})

@@ -113,7 +113,7 @@ def test_records_and_checkpoints_each_find_a_shorter_ledger(
     with pytest.raises(PrivacyError, match="the last checkpoint counts 6"):
         resumed(out, images)
     shutil.rmtree(max((out / "checkpoints").iterdir()))
-    assert resumed(out, images).summary["privacy"]["releases"] >= ROUNDS * CLIENTS
+    assert resumed(out, images).summary.privacy.releases >= ROUNDS * CLIENTS
 
 
 def test_a_ledger_ahead_of_its_checkpoints_is_what_a_crash_leaves(
@@ -123,7 +123,7 @@ def test_a_ledger_ahead_of_its_checkpoints_is_what_a_crash_leaves(
     stopped(out, images, 2, midway=True)
     assert charged_rounds(out) == {0, 1, 2}
     assert recorded_rounds(out) == 2
-    assert resumed(out, images).summary["privacy"]["releases"] == ROUNDS * CLIENTS
+    assert resumed(out, images).summary.privacy.releases == ROUNDS * CLIENTS
 
 
 def test_a_whole_folder_put_back_is_found_by_the_state_directory(
@@ -247,7 +247,7 @@ def test_after_a_crash_between_charging_and_asking_the_round_is_charged_once(
         with pytest.raises(KeyboardInterrupt):
             Federation(private_config(), data=images).run(out)
     assert charged_rounds(out) == {0, 1, 2}
-    assert resumed(out, images).summary["privacy"]["releases"] == ROUNDS * CLIENTS
+    assert resumed(out, images).summary.privacy.releases == ROUNDS * CLIENTS
 
 
 def test_results_that_are_gone_from_an_older_checkpoint_on_are_charged_again(
@@ -258,7 +258,7 @@ def test_results_that_are_gone_from_an_older_checkpoint_on_are_charged_again(
     for checkpoint in (out / "checkpoints").iterdir():
         shutil.rmtree(checkpoint)
     shutil.rmtree(out / "private-results")
-    assert resumed(out, images).summary["privacy"]["releases"] == (ROUNDS + 3) * CLIENTS
+    assert resumed(out, images).summary.privacy.releases == (ROUNDS + 3) * CLIENTS
 
 
 def test_a_sketch_that_is_gone_is_released_and_charged_again(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +137,17 @@ def test_a_new_field_is_not_written_before_somebody_tagged_it(
 ) -> None:
     observe = Cluster.observe
 
+    @dataclass(frozen=True)
+    class More(Metrics):
+        largest_client: int = 40
+
     def observed(self: Cluster, *given: Any) -> Metrics:
-        return observe(self, *given) | {
-            "pools": {"counts": [4, 0], "first_label": 3},
-            "largest_client": 40,
-        }
+        return More(**vars(observe(self, *given)))
 
     monkeypatch.setattr(Cluster, "observe", observed)
     with pytest.raises(RunFolderError, match="without a tag") as caught:
         Federation(short(), data=images).run(tmp_path / "run")
-    assert caught.value.field == "metrics.jsonl/metrics/largest_client", (
-        "below a tag of the experimenter's everything is his"
-    )
+    assert caught.value.field == "metrics.jsonl/metrics/largest_client"
     whole = Manifest.of(short())
     untagged_documents: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("summary.json", {"name": "x", "versions": {"torch": {"cuda": 1}}}),
@@ -292,18 +291,14 @@ def secrets_of(result: Result) -> list[str]:
     """Numbers that the process read off its clients, as JSON writes them; short ones might be met
     by chance.
     """
-    pools = result.summary["pools"]
+    pools = result.summary.pools
     numbers = [
-        result.summary["label_skew"],
-        pools["test_loss"],
-        *pools["accuracies"].values(),
-        *pools["accuracy_per_round"],
+        result.summary.label_skew,
+        pools.test_loss,
+        *pools.accuracies.values(),
+        *pools.accuracy_per_round,
     ]
-    numbers += [
-        record.metrics["loss"]
-        for record in result.records
-        if record.metrics.get("loss") is not None
-    ]
+    numbers += [record.metrics.loss for record in result.records if record.metrics.loss is not None]
     return [text for text in map(json.dumps, numbers) if len(text) > 6]
 
 
@@ -381,7 +376,7 @@ def test_hooks_hear_what_is_recorded(images: Dataset) -> None:
 
     result = Federation(short(**OFF), data=images, callbacks=[Ear(10**9)]).run()
     assert len(heard) == len(result.records)
-    assert all(record.seconds is None and "choices" not in record.metrics for record in heard)
+    assert all(record.seconds is None and record.metrics.choices is None for record in heard)
 
 
 def test_what_is_outside_of_the_claim_is_said_in_the_record(
@@ -390,11 +385,10 @@ def test_what_is_outside_of_the_claim_is_said_in_the_record(
     told = (
         Federation(short(privacy=EXAMPLE), data=images)
         .run(tmp_path / "run")
-        .summary["privacy"]["outside"]
+        .summary.privacy.outside
     )
     assert "partition.json" in told
     assert any(line.startswith("summary.json: ") and "label_skew" in line for line in told)
     assert (
-        Federation(short(privacy=EXAMPLE, **OFF), data=images).run().summary["privacy"]["outside"]
-        == []
+        Federation(short(privacy=EXAMPLE, **OFF), data=images).run().summary.privacy.outside == ()
     )

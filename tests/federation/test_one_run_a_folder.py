@@ -79,7 +79,7 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
     assert recorded_rounds(out) == ROUNDS
     if private:
         assert len(PrivacyLedger.load(out / "ledger.json").releases) == ROUNDS * CLIENTS
-    assert Federation(config, data=images).run(out, resume=True).summary["status"] == "finished", (
+    assert Federation(config, data=images).run(out, resume=True).summary.status == "finished", (
         "free again"
     )
 
@@ -154,7 +154,7 @@ def test_a_run_that_failed_or_was_killed_leaves_its_folder_free(
     child.join(60)
     assert child.exitcode == -9
     assert (out / ".lock-holder").exists(), "nobody took it away"
-    assert resumed(out, images).summary["privacy"]["releases"] == ROUNDS * CLIENTS
+    assert resumed(out, images).summary.privacy.releases == ROUNDS * CLIENTS
 
 
 def test_folders_of_other_things_are_left_alone(tmp_path: Path, images: Dataset) -> None:
@@ -205,7 +205,7 @@ def test_a_copy_of_a_private_run_releases_nothing_once_more(
     Federation(private_config(), data=images, callbacks=callbacks).run(out, resume=True)
     second() if when == "after" else None
     assert (copy / "ledger.json").read_bytes() == before
-    assert resumed(out, images).summary["status"] == "finished", "the run itself is not refused"
+    assert resumed(out, images).summary.status == "finished", "the run itself is not refused"
 
 
 @pytest.mark.parametrize("how", ["moved", "deleted"])
@@ -226,7 +226,5 @@ def test_a_run_whose_folder_was_moved_writes_nothing_into_the_next_one(
         Federation(config, data=images, callbacks=[During(replaced)]).run(out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == written
     for folder in [out] + ([tmp_path / "moved"] if how == "moved" else []):
-        assert (
-            Federation(config, data=images).run(folder, resume=True).summary["status"] == "finished"
-        )
+        assert Federation(config, data=images).run(folder, resume=True).summary.status == "finished"
         assert recorded_rounds(folder) == ROUNDS

@@ -176,10 +176,10 @@ def test_dropout_and_frozen_batch_statistics_are_let_through(images: Dataset) ->
     result = Federation(
         tiny_config(privacy=EXAMPLE, **PRETRAIN), data=images, encoder=encoder
     ).run()
-    assert result.summary["privacy"]["epsilon"] > 0
+    assert result.summary.privacy.epsilon > 0
     frozen = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16))
     result = Federation(tiny_config(privacy=EXAMPLE, **SKETCH), data=images, encoder=frozen).run()
-    assert result.summary["privacy"]["epsilon"] > 0
+    assert result.summary.privacy.epsilon > 0
 
 
 def test_a_run_without_examples_to_protect_may_mix_them(images: Dataset) -> None:

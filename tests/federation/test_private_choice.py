@@ -146,7 +146,7 @@ def test_what_the_experimenter_reads_off_moves_nothing(
     untold = Federation(masked, data=images).run()
     assert torch.equal(weights(told), weights(untold))
     assert any(
-        set(record.metrics["choices"].values()) != {0}
+        set(record.metrics.choices.values()) != {0}
         for record in told.records
         if record.phase == "cluster"
     )
@@ -156,7 +156,7 @@ def test_choices_are_made_when_they_are_due_and_held_in_between(images: Dataset)
     federation = Federation(config(), data=images)
     result = federation.run()
     rounds = [
-        record.metrics["choices"]
+        record.metrics.choices
         for record in result.records
         if record.phase in ("cluster", "evaluate")
     ]
@@ -171,9 +171,7 @@ def test_choices_are_made_when_they_are_due_and_held_in_between(images: Dataset)
 def test_who_was_not_there_chooses_when_it_is_first_called(images: Dataset) -> None:
     federation = Federation(config(participation=0.5, rounds=4), data=images)
     result = federation.run()
-    called = [
-        set(record.metrics["choices"]) for record in result.records if record.phase == "cluster"
-    ]
+    called = [set(record.metrics.choices) for record in result.records if record.phase == "cluster"]
     chosen = {
         (release.round, *release.subjects)
         for release in federation._gate.ledger.releases
@@ -198,7 +196,7 @@ def test_a_resumed_client_goes_on_with_its_own_choice(
     """
     whole = Federation(config(), data=images).run()
     expected = [
-        record.metrics["choices"]
+        record.metrics.choices
         for record in whole.records
         if record.phase in ("cluster", "evaluate")
     ]
@@ -210,7 +208,7 @@ def test_a_resumed_client_goes_on_with_its_own_choice(
             ).run(out)
         resumed = Federation(config(), data=images).run(out, resume=True)
         assert [
-            record.metrics["choices"]
+            record.metrics.choices
             for record in resumed.records
             if record.phase in ("cluster", "evaluate")
         ] == expected

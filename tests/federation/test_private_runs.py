@@ -62,14 +62,14 @@ def test_every_release_of_an_example_level_run_is_in_the_ledger_once(
     assert all(
         release.basis == "declared" and len(release.subjects) == 1 for release in ledger.releases
     )
-    privacy = result.summary["privacy"]
+    privacy = result.summary.privacy
     events = [release.event for release in ledger.releases if release.subjects == (0,)]
-    assert privacy["epsilon"] == pytest.approx(
-        max(epsilon(events, 1e-5, Adjacency.ZERO_OUT), privacy["epsilon"])
+    assert privacy.epsilon == pytest.approx(
+        max(epsilon(events, 1e-5, Adjacency.ZERO_OUT), privacy.epsilon)
     )
-    assert {claim["unit"] for claim in privacy["claims"]} == {"example"}
+    assert {claim.unit for claim in privacy.claims} == {"example"}
     assert not (tmp_path / "run" / "private-results").exists()
-    assert result.records[-1].metrics["privacy"]["epsilon"] >= privacy["epsilon"] - 1e-9
+    assert result.records[-1].metrics.privacy.epsilon >= privacy.epsilon - 1e-9
 
 
 def test_nothing_but_noised_values_leaves_a_private_client(
@@ -116,7 +116,7 @@ def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
         assert {
             release.key for release in PrivacyLedger.load(out / "ledger.json").releases
         } == expected, f"stopped after {stop}"
-        assert resumed.summary["privacy"] == whole.summary["privacy"]
+        assert resumed.summary.privacy == whole.summary.privacy
         assert resumed.choices == whole.choices
 
 
@@ -161,7 +161,7 @@ def test_the_round_that_would_pass_the_budget_does_not_start(
 
 def test_calibrated_noise_uses_the_budget_and_no_more(images: Dataset) -> None:
     result = Federation(private({"unit": "example", "epsilon": 6.0}), data=images).run()
-    assert 5.8 < result.summary["privacy"]["epsilon"] <= 6.0
+    assert 5.8 < result.summary.privacy.epsilon <= 6.0
 
 
 def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
@@ -211,7 +211,7 @@ def test_every_objective_has_a_mechanism_in_a_run(images: Dataset, objective: st
         {**EXAMPLE, "mechanism": mechanism}, objective={"name": objective}, pools={"enabled": False}
     )
     result = Federation(config, data=images).run()
-    assert 0 < result.summary["privacy"]["epsilon"] < 60
+    assert 0 < result.summary.privacy.epsilon < 60
 
 
 def test_an_encoder_trained_without_privacy_is_no_start(tmp_path: Path, images: Dataset) -> None:
@@ -282,14 +282,14 @@ def test_what_has_no_private_answer_gets_none(images: Dataset, privacy: dict[str
 def test_warm_up_follows_the_sketch_even_where_pools_are_chosen_by_loss(images: Dataset) -> None:
     result = Federation(private({**EXAMPLE, "choice": "exponential"}), data=images).run()
     warm_up = next(record for record in result.records if record.phase == "cluster")
-    assert len(set(warm_up.metrics["choices"].values())) > 1
+    assert len(set(warm_up.metrics.choices.values())) > 1
 
 
 def test_an_example_level_run_works_under_encryption(images: Dataset) -> None:
     tables = {"partition": {"clients": 6, "groups": 2}, "security": {"protection": "bfv+masked"}}
     result = Federation(private(EXAMPLE, **tables), data=images).run()
-    assert {claim["adversary"] for claim in result.summary["privacy"]["claims"]} > {"key holder"}
-    assert result.summary["privacy"]["pools"]
+    assert {claim.adversary for claim in result.summary.privacy.claims} > {"key holder"}
+    assert result.summary.privacy.pools
 
 
 def test_clients_without_labels_take_part_under_privacy(images: Dataset) -> None:
@@ -299,4 +299,4 @@ def test_clients_without_labels_take_part_under_privacy(images: Dataset) -> None
 
 def test_heads_on_a_frozen_private_encoder_are_trained_privately(images: Dataset) -> None:
     result = Federation(private(EXAMPLE, pools={"encoder": "frozen"}), data=images).run()
-    assert result.summary["privacy"]["epsilon"] > 0
+    assert result.summary.privacy.epsilon > 0

@@ -107,13 +107,13 @@ def test_every_protection_gives_the_same_models(images: Dataset) -> None:
     ]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
     opened = [
-        record.metrics["groups_opened"] for record in runs[0].records if record.phase == "cluster"
+        record.metrics.groups_opened for record in runs[0].records if record.phase == "cluster"
     ]
     assert [len(row) for row in opened] == [2, 2]
     assert all(0 <= groups <= 3 for row in opened for groups in row)
     assert (
-        runs[0].summary["unprotected"]
-        != Federation(robust("none", POOLS, 6), data=images).run().summary["unprotected"]
+        runs[0].summary.unprotected
+        != Federation(robust("none", POOLS, 6), data=images).run().summary.unprotected
     )
 
 
@@ -124,8 +124,8 @@ def test_k_means_is_left_alone_and_none_forms_no_groups(images: Dataset) -> None
     ]
     assert sketches[0]
     assert sketches[0] == sketches[1]
-    assert not any("groups_opened" in record.metrics for record in runs[0].records)
-    assert {record.phase for record in runs[1].records if "groups_opened" in record.metrics} == {
+    assert not any(record.metrics.groups_opened for record in runs[0].records)
+    assert {record.phase for record in runs[1].records if record.metrics.groups_opened} == {
         "cluster"
     }
 
@@ -364,13 +364,11 @@ def test_a_liar_beyond_its_clamp_ends_no_run(
     lie(monkeypatch, 4, lies * federation.blueprint.grid("pretrain").codec.bound)
     result = Federation(config, data=images).run()
     metrics = next(record.metrics for record in result.records if record.phase == "pretrain")
-    assert metrics["groups_opened"] == [4 - len(metrics.get("groups_left_out", []))]
+    assert metrics.groups_opened == (4 - len(metrics.groups_left_out or ()),)
     # sums of BFV's fields may also wrap around and stay within range: then the median takes care
     # of them
     wraps = protection == "bfv+masked" and lies == 12
-    assert metrics.get("groups_left_out") in (
-        [["out-of-range"], None] if wraps else [["out-of-range"]]
-    )
+    assert metrics.groups_left_out in ([("out-of-range",), None] if wraps else [("out-of-range",)])
     assert float((encoder(result) - honest).abs().max()) < 0.5
 
 

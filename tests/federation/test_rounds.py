@@ -75,8 +75,8 @@ def test_pools_nobody_chose_stay_and_identical_pools_collapse(images: Dataset, m
     metrics = program.step(state.place).observe(
         state, opened, seen, [client.group for client in made.clients]
     )
-    assert metrics["pools"]["counts"] == (4, 0, 0)
-    assert "clustering failure" in metrics["pools"]["alert"]
+    assert metrics.pools.counts == (4, 0, 0)
+    assert "clustering failure" in metrics.pools.alert
     after = get_pools(program.apply(state, opened))
     assert torch.equal(after.pooled[1:], pools.pooled[:1].repeat(2, 1))
     assert not torch.equal(after.pooled[0], pools.pooled[0])
@@ -123,7 +123,7 @@ def test_unlabelled_clients_take_part_without_changing_the_models(start: str, sk
     assert set(result.choices) == set(range(8))
     if start == "sketch":
         forced = next(record.metrics for record in result.records if record.phase == "cluster")
-        assert forced["pools"]["ari"] == 1, "unlabelled clients did not join their own group's pool"
+        assert forced.pools.ari == 1, "unlabelled clients did not join their own group's pool"
     pools = draw_pools(made.blueprint, drawn(made))
     trained = engine_of(made).clients[7].protection.train_pool(TrainPool(0, pools), 0, 7)
     assert trained.weight == 0
@@ -133,9 +133,7 @@ def test_unlabelled_clients_take_part_without_changing_the_models(start: str, sk
 def test_farthest_start_never_takes_a_client_twice_and_skips_the_unlabelled() -> None:
     tables = {"partition": {"clients": 8, "groups": 2}, "pools": {"start": "farthest", "count": 4}}
     made = federation(make_images(480), data={"labelled_clients": 0.5}, **tables)
-    centres = [
-        record.metrics["centre"] for record in made.run().records if record.phase == "farthest"
-    ]
+    centres = [record.metrics.centre for record in made.run().records if record.phase == "farthest"]
     assert len(set(centres)) == 4
     assert set(centres) <= set(range(4))
     too_many = federation(make_images(480), data={"labelled_clients": 0.25}, **tables)
@@ -159,9 +157,7 @@ def test_recorded_pool_losses_are_weighted(images: Dataset) -> None:
         "objective": {"delta": 0.0, "beta": 0.0},
     }
     losses = [
-        r.metrics["loss"]
-        for r in federation(images, **tables).run().records
-        if r.phase == "cluster"
+        r.metrics.loss for r in federation(images, **tables).run().records if r.phase == "cluster"
     ]
     assert all(0 < loss < 4.1 for loss in losses)
 

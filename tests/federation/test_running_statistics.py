@@ -70,21 +70,19 @@ def test_statistics_and_accuracy_are_those_of_a_plain_run(factor: float) -> None
     assert torch.allclose(norms[0].running_mean, norms[1].running_mean, rtol=1e-4)
     assert torch.allclose(norms[0].running_var, norms[1].running_var, rtol=1e-3)
     assert float(norms[1].running_mean.max()) > 200 * factor
-    assert masked.summary["pools"]["accuracy"] == pytest.approx(
-        plain.summary["pools"]["accuracy"], abs=0.02
-    )
-    assert not any("cut" in record.metrics for record in masked.records)
+    assert masked.summary.pools.accuracy == pytest.approx(plain.summary.pools.accuracy, abs=0.02)
+    assert not any(record.metrics.cut for record in masked.records)
 
 
 def test_what_a_clamp_cuts_is_on_record() -> None:
     cut = [
-        record.metrics.get("cut")
+        record.metrics.cut
         for record in run("masked", buffer_clamp=10.0).records
         if record.phase == "cluster"
     ]
     assert cut[0] is not None
-    assert cut[0]["clients"] == 4
-    assert 0 < cut[0]["share"] <= 1
+    assert cut[0].clients == 4
+    assert 0 < cut[0].share <= 1
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,6 +20,7 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.estimate import sample_state
+from secure_fl.federation.record import SummedTest
 from secure_fl.federation.state import Place
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.blocks import BlockVector
@@ -74,7 +75,7 @@ def test_sums_in_the_open_give_the_models_of_protected_ones(norm: str, images: D
     ]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
     sums = [
-        [record.metrics["tested"] for record in run.records if record.phase == "evaluate"]
+        [record.metrics.tested for record in run.records if record.phase == "evaluate"]
         for run in runs
     ]
     assert sums[0] == sums[1]
@@ -89,7 +90,7 @@ def test_every_protection_gives_the_same_models_and_the_groups_of_open_sums(
         assert torch.equal(weights(runs[0]), weights(run))
         assert run.choices == runs[0].choices
     assert groups(runs[0].choices) == groups(plain.choices)
-    assert abs(runs[0].summary["pools"]["accuracy"] - plain.summary["pools"]["accuracy"]) < 0.1
+    assert abs(runs[0].summary.pools.accuracy - plain.summary.pools.accuracy) < 0.1
 
 
 def test_summed_test_scores_are_those_of_the_clients(images: Dataset) -> None:
@@ -97,22 +98,21 @@ def test_summed_test_scores_are_those_of_the_clients(images: Dataset) -> None:
     but its count.
     """
     last = Federation(secure("masked"), data=images).run().records[-1]
-    accuracies = {int(client): accuracy for client, accuracy in last.metrics["accuracies"].items()}
-    for pool, tested in enumerate(last.metrics["tested"]):
+    accuracies = {int(client): accuracy for client, accuracy in last.metrics.accuracies.items()}
+    for pool, tested in enumerate(last.metrics.tested):
         members = [
             accuracies[int(client)]
-            for client, choice in last.metrics["choices"].items()
+            for client, choice in last.metrics.choices.items()
             if choice == pool
         ]
         if len(members) < 3:
-            assert tested.pop("clients") == 0
-            assert set(tested.values()) == {None}
+            assert tested == SummedTest(0, None, None, None)
             continue
-        assert tested["clients"] == len(members)
-        assert tested["mean_accuracy"] == pytest.approx(sum(members) / len(members), abs=1e-4)
+        assert tested.clients == len(members)
+        assert tested.mean_accuracy == pytest.approx(sum(members) / len(members), abs=1e-4)
         spread = float(torch.tensor(members, dtype=torch.float64).std(correction=0))
-        assert tested["accuracy_deviation"] == pytest.approx(spread, abs=0.01)
-    assert any(tested.get("clients") for tested in last.metrics["tested"])
+        assert tested.accuracy_deviation == pytest.approx(spread, abs=0.01)
+    assert any(tested.clients for tested in last.metrics.tested)
 
 
 def test_the_sketch_start_finds_the_same_groups_through_encrypted_sums(images: Dataset) -> None:
@@ -120,8 +120,7 @@ def test_the_sketch_start_finds_the_same_groups_through_encrypted_sums(images: D
         Federation(secure(protection), data=images).run() for protection in ("plain", "masked")
     )
     counts = [
-        [r.metrics.get("counts") for r in run.records if r.phase == "sketch"]
-        for run in (plain, protected)
+        [r.metrics.counts for r in run.records if r.phase == "sketch"] for run in (plain, protected)
     ]
     assert sorted(counts[0][-1]) == sorted(counts[1][-1])
 
@@ -134,11 +133,7 @@ def test_client_level_sums_are_bit_equal_with_and_without_encryption(images: Dat
     ]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
     claims = [
-        {
-            c["adversary"]: c["epsilon"]
-            for c in run.summary["privacy"]["claims"]
-            if c["unit"] == "client"
-        }
+        {c.adversary: c.epsilon for c in run.summary.privacy.claims if c.unit == "client"}
         for run in runs
     ]
     assert claims[1]["server"] == claims[1]["other clients and the public model"]
@@ -195,9 +190,9 @@ def test_a_damaged_upload_is_on_record(images: Dataset, monkeypatch: pytest.Monk
     }
     damage(monkeypatch, 1)
     run = Federation(secure("masked", **tables), data=images).run()
-    assert [record.metrics.get("refused") for record in run.records] == [
+    assert [record.metrics.refused for record in run.records] == [
         None,
-        ["client-0002 upload: bit-flipped"],
+        ("client-0002 upload: bit-flipped",),
         None,
     ]
 

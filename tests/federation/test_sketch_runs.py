@@ -71,7 +71,7 @@ def test_sketches_of_a_protected_run_are_charged_and_nothing_reads_as_if_the_res
     assert 0.999 < ledger.maximum(ledger.budget) <= ledger.budget.epsilon == 1.0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "privacy" not in summary
-    assert not any("privacy" in record.metrics for record in result.records)
+    assert not any(record.metrics.privacy for record in result.records)
     assert summary["sketches"]["epsilon"] == pytest.approx(1.0)
     assert summary["sketches"]["unit"] == "example"
     assert summary["sketches"]["claims"]
@@ -219,7 +219,7 @@ def test_only_an_open_experiment_sends_exact_sketches_and_it_says_so(images: Dat
     )
     torch.testing.assert_close(sketch.own(), expected)
     assert any("sketches too: the server reads" in line for line in unprotected(made.config))
-    assert "sketches" not in made.run().summary
+    assert made.run().summary.sketches is None
     for tables in (
         {},
         {"privacy": {"unit": "example", "epsilon": 60.0, "noise": 2.0}},
@@ -297,7 +297,7 @@ def test_batch_normalisation_is_no_hindrance_in_eval_mode(images: Dataset) -> No
     result = Federation(
         protected(pools={"sketch_of": "encoder"}, model={"norm": "batch"}), data=images
     ).run()
-    assert result.summary["sketches"]["epsilon"] == pytest.approx(1.0)
+    assert result.summary.sketches.epsilon == pytest.approx(1.0)
 
 
 def test_sketches_of_examples_need_no_encoder(images: Dataset) -> None:
@@ -323,13 +323,13 @@ def test_groups_are_found_and_clients_and_newcomers_without_labels_join_theirs(
     result = made.run(tmp_path / "run")
     assert [each.train.labelled for each in made.clients].count(False) == 4
     warm_up = next(record for record in result.records if record.phase == "cluster")
-    assert warm_up.metrics["pools"]["ari"] == 1
+    assert warm_up.metrics.pools.ari == 1
     for turns in (0, 1):
         x = torch.rot90(make_images(200, seed=3).x, 2 * turns, (-2, -1))
         np.savez(tmp_path / "new.npz", x=x.numpy())
         found = assign_pool(tmp_path / "run", tmp_path / "new.npz")
         assert found.by == "sketch distance"
-        assert found.pool == warm_up.metrics["choices"][str(turns)]
+        assert found.pool == warm_up.metrics.choices[str(turns)]
 
 
 def test_a_run_whose_sketches_alone_are_private_is_no_start_of_a_private_one(

@@ -67,7 +67,7 @@ def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path
     federation = Federation(short(), data=data)
     assert isinstance(federation.blueprint.augment, TableViews)
     result = federation.run(tmp_path / "run")
-    assert result.summary["sketches"]["epsilon"] == pytest.approx(1.0)
+    assert result.summary.sketches.epsilon == pytest.approx(1.0)
     assert PrivacyLedger.load(tmp_path / "run" / "ledger.json").verify().ok
     card = load_card(tmp_path / "run")
     assert (card.shape, card.scale, card.column_means, card.classes) == (
@@ -106,7 +106,7 @@ def test_wine_under_example_level_privacy_with_given_scales(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"data\.column_means"):
         Federation(short(**private), data=wine())
     result = Federation(short(**private, data=GIVEN), data=wine()).run(tmp_path / "run")
-    assert 0 < result.summary["privacy"]["epsilon"] <= 60.0
+    assert 0 < result.summary.privacy.epsilon <= 60.0
     card = load_card(tmp_path / "run")
     assert (card.scale, card.column_means, card.column_deviations) == (
         "given",
@@ -128,7 +128,7 @@ def test_wine_under_example_level_privacy_with_given_scales(tmp_path: Path) -> N
 def test_wine_under_client_level_privacy(tmp_path: Path) -> None:
     config = short(privacy={"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3})
     result = Federation(config, data=wine()).run(tmp_path / "run")
-    assert result.summary["privacy"]["epsilon"] > 0
+    assert result.summary.privacy.epsilon > 0
     assert load_card(tmp_path / "run").scale == "per_client"
 
 
@@ -141,7 +141,7 @@ def test_tables_of_very_few_columns_run(columns: int) -> None:
         short(partition={"kind": "iid", "clients": 4}, pools={"count": 1, "rounds": 4, "lr": 0.1}),
         data=Dataset.from_arrays(x, y),
     ).run()
-    assert result.records[-1].metrics["accuracy"] > 0.7
+    assert result.records[-1].metrics.accuracy > 0.7
 
 
 def read_by_sketches(data: Dataset, config: FederationConfig) -> list[torch.Tensor]:

@@ -356,7 +356,7 @@ def test_a_wrong_claim_in_the_summary_is_found(finished: Path, tmp_path: Path, f
     elif field in ("claims", "assumes"):
         privacy["claims"][1] |= {"epsilon": 0.5} if field == "claims" else {"assumes": []}
     else:
-        privacy[field] *= 0.5
+        privacy[field] = type(privacy[field])(privacy[field] * 0.5)
     (folder / "summary.json").write_text(json.dumps(summary))
     forge(folder)
     assert {file for file, _ in said(folder)} == {"summary.json"}

@@ -20,6 +20,7 @@ from secure_fl.privacy.chain import digest
 from secure_fl.privacy.claims import Adversary, PrivacyClaim, Setting, claims
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
+from secure_fl.records import document
 
 EXAMPLE, CLIENT = PrivacyUnit.EXAMPLE, PrivacyUnit.CLIENT
 ADD, ZERO, REPLACE = Adjacency.ADD_REMOVE, Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE
@@ -333,7 +334,7 @@ def test_claims_say_what_they_rest_on() -> None:
     )
     assert (example.basis, client.basis) == ("declared", "derived")
     assert any("training" in gap for gap in client.not_covered)
-    assert json.loads(json.dumps(example.to_dict()))["adjacency"] == "zero-out"
+    assert json.loads(json.dumps(document(example)))["adjacency"] == "zero-out"
     with pytest.raises(PrivacyError, match="not added"):
         example + client
     with pytest.raises(PrivacyError, match="no release of this unit"):

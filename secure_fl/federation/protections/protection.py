@@ -100,6 +100,7 @@ class Protection(Protocol):
 def on_grid(updates: Updates, trained: Trained, score: PoolScore | None) -> Answer:
     """A change in fixed point, without noise of its own."""
     choice = 0 if score is None else score.choice
-    blocks = updates.grid.blocks(trained.change, choice, trained.weight)
-    cut = updates.grid.cut(trained.weight * trained.change)
+    change = updates.summand(trained.change)
+    blocks = updates.grid.blocks(change, choice, trained.weight)
+    cut = updates.grid.cut(trained.weight * change)
     return Answer(blocks, Seen(trained.terms, trained.exploded, cut, score))

@@ -71,8 +71,8 @@ class Cluster(UpdateStep):
         return with_pools(state, PoolSet(shared, pooled))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
-        pools = self._health(opened).as_dict()
-        return {"pools": pools, **self.updates.group_metrics(opened)}
+        told = self.updates.group_metrics(opened) | self.updates.differences(opened)
+        return Metrics(pools=self._health(opened)) | told
 
     def observe(
         self,
@@ -81,9 +81,9 @@ class Cluster(UpdateStep):
         seen: Mapping[int, Seen],
         groups: Sequence[int | None],
     ) -> Metrics:
-        loss = of_training(seen, self.blueprint.pool_weights)["loss"]
+        loss = Metrics(loss=of_training(seen, self.blueprint.pool_weights).loss)
         chosen = of_choices(self._health(opened), seen, groups)
-        return {"loss": loss, **self.monitor(state, opened), **chosen, **of_steps(seen)}
+        return loss | self.monitor(state, opened) | chosen | of_steps(seen)
 
     def _health(self, opened: Summed) -> PoolHealth:
         return pool_health(self.updates.counts(opened), config=self.blueprint.config)

@@ -15,7 +15,7 @@ from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen, of_choices
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.record import Metrics, SummedTest
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
@@ -30,10 +30,8 @@ _LARGEST_LOSS = 64.0
 _FIELDS = 4
 """Of a pool.
 
-Tested clients, their accuracy, its square, and their loss as a share of the largest.
+SummedTest clients, their accuracy, its square, and their loss as a share of the largest.
 """
-
-_NAMES = ("clients", "mean_accuracy", "accuracy_deviation", "mean_loss")
 
 
 class Evaluate(Step):
@@ -82,9 +80,8 @@ class Evaluate(Step):
     def monitor(self, state: State, opened: Summed) -> Metrics:
         counts = counts_on(self.grid, opened)
         sums = self.grid.codec.dequantise(opened.total.pools)
-        tested = [_figures(row) for row in sums]
         health = pool_health(counts, config=self.blueprint.config)
-        return {"pools": health.as_dict(), "tested": tested}
+        return Metrics(pools=health, tested=tuple(_figures(row) for row in sums))
 
     def observe(
         self,
@@ -109,13 +106,13 @@ def _fields(score: PoolScore) -> Tensor:
     return torch.tensor([1.0, score.test_accuracy, score.test_accuracy**2, loss])
 
 
-def _figures(row: Tensor) -> dict[str, float | int | None]:
+def _figures(row: Tensor) -> SummedTest:
     """What one pool's sums say: mean and standard deviation of its clients' accuracies, and their
     mean loss; None of a pool that stayed closed.
     """
     clients = round(float(row[0]))
     if clients == 0:
-        return dict.fromkeys(_NAMES) | {"clients": 0}
+        return SummedTest(0, None, None, None)
     mean, square, loss = (row[1:] / clients).tolist()
     spread = sqrt(max(0.0, square - mean**2))
-    return dict(zip(_NAMES, (clients, mean, spread, loss * _LARGEST_LOSS), strict=True))
+    return SummedTest(clients, mean, spread, loss * _LARGEST_LOSS)

@@ -104,7 +104,7 @@ class Farthest(Step):
         return state.with_values(tensors, left, without=["candidates"] if last else [])
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
-        return {"centre": self._centre(state, opened)}
+        return Metrics(centre=self._centre(state, opened))
 
     def _candidates(self, opened: Summed) -> tuple[list[int], Tensor]:
         """Who has trained a candidate, and everybody's changes `[clients, P]`."""

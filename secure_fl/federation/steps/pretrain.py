@@ -60,7 +60,7 @@ class Pretrain(UpdateStep):
         return state.with_values(tensors, self.next_bound(moved))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
-        return self.updates.group_metrics(opened)
+        return self.updates.group_metrics(opened) | self.updates.differences(opened)
 
     def observe(
         self,

@@ -62,7 +62,7 @@ class Restarts(Step):
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         counts = counts_on(self.grid, opened)
-        return {"counts": counts, "accepted": self._accepted(counts)}
+        return Metrics(counts=tuple(counts), accepted=self._accepted(counts))
 
     def _accepted(self, counts: list[int]) -> bool:
         return min(counts) >= self.blueprint.config.pools.restart_share * sum(counts)

@@ -111,12 +111,12 @@ class Sketch(Step):
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         if state.place.round == 0:
-            return {"spread": self._spread(opened)[1]}
+            return Metrics(spread=self._spread(opened)[1])
         votes, spread = self._votes(opened), state.facts["sketch.spread"]
         best = self._best(votes)
         within = float(votes.distortion[best].sum() / votes.counts[best].sum())
-        counts = votes.counts[best].long().tolist()
-        return {"unexplained": within / spread**2, "counts": counts}
+        counts = tuple(votes.counts[best].long().tolist())
+        return Metrics(unexplained=within / spread**2, counts=counts)
 
     def _first(self, state: State, opened: Summed) -> State:
         pools, seed = self.blueprint.config.pools, self.blueprint.config.seed

@@ -85,7 +85,7 @@ class Step(ABC):
             state: as the round began.
             opened: its sum.
         """
-        return {}
+        return Metrics()
 
     def observe(
         self,
