@@ -45,14 +45,13 @@ def _repeatable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     """(clients, t, n_min) of every attempt's plan."""
     seen: list[tuple[int, int, int]] = []
-    honest = server_flow.round_plans
+    honest = server_flow.call_facts
 
-    def round_plans(*arguments: Any) -> tuple[RoundPlan, ...]:
-        made = honest(*arguments)
-        seen.extend((len(one.cohort), one.shares_needed, one.survivors_needed) for one in made)
-        return made
+    def call_facts(one: RoundPlan, *more: Any) -> dict[str, Any]:
+        seen.append((len(one.cohort), one.shares_needed, one.survivors_needed))
+        return honest(one, *more)
 
-    monkeypatch.setattr(server_flow, "round_plans", round_plans)
+    monkeypatch.setattr(server_flow, "call_facts", call_facts)
     return seen
 
 

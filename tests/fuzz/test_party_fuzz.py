@@ -19,7 +19,7 @@ from secure_fl.secure_sum.messages import OpenRequest
 
 COUNT = int(os.environ.get("SECURE_FL_FUZZ", "6000"))
 TO_A_CLIENT = [
-    "PLAN", "KEYS", "MAKE", "SECRET", "BEGIN", "ADVERTISE", "SHARE", "AGREE", "OPEN_COUNTS",
+    "PLAN", "KEYS", "MAKE", "SECRET", "PREPARE", "BEGIN", "ADVERTISE", "SHARE", "AGREE", "OPEN_COUNTS",
     "OPEN_POOLS", "APPLY", "PARTS", "RESULTS", "STATE", "END",
 ]  # fmt: skip
 TO_A_SERVER = [

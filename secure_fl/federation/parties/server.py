@@ -212,6 +212,8 @@ class FederationServer(ServerFlow):
 
     def _on_sum(self, header: Header, data: bytes | memoryview) -> list[Message]:
         attempt, ahead = self._attempt, self._ahead
+        if header.round == self._progress.vain:
+            return []  # its sender did not know yet
         riding = ahead is not None and header.round == ahead.call.number
         running = ahead if riding else attempt
         if running is None or (self.stage != Stage.SUM and not riding):

@@ -32,6 +32,7 @@ class Progress:
         state: digest of the state there.
         number: of the attempt that was called last.
         used: the last number that an attempt was called or prepared under.
+        vain: the last number that one was prepared under in vain.
         attempt: at the round of that place, from 1.
         without: clients that made an attempt before fail.
         parts: opened sums of groups, sealed.
@@ -43,6 +44,7 @@ class Progress:
     state: bytes
     number: int = -1
     used: int = -1
+    vain: int = -1
     attempt: int = 1
     without: frozenset[str] = frozenset()
     parts: dict[int, bytes] = field(default_factory=dict)

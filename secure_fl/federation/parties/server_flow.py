@@ -79,6 +79,7 @@ class ServerFlow(ServerBase):
         plan, progress, attempt = self.plan, self._progress, self._prepared()
         prepared = attempt is not None
         if attempt is None:
+            progress.vain = progress.vain if self._ahead is None else self._ahead.call.number
             tried = progress.attempt, progress.without
             attempt = self._made(self._coming(self._following, progress.place, *tried))
         call, self._attempt, self._ahead = attempt.call, attempt, None
