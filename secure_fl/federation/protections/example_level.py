@@ -141,7 +141,7 @@ class ExampleLevel:
 
         The mechanism that is charged is the one that adds the noise.
         """
-        step, config = step_of(ask), self._factory.facts.config
+        step, config = step_of(ask), self._local.facts.config
         key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
         if self._made is None or self._made[0] != key:
             settings = config.pretrain if step == "pretrain" else config.pools
@@ -178,7 +178,7 @@ class ExampleLevel:
     @cached_property
     def _choice(self) -> PrivateChoice:
         """The mechanism of every choice: what it costs is asked of the one that chooses."""
-        return choice_of(self._factory.facts.config, len(self._choosing_examples))
+        return choice_of(self._local.facts.config, len(self._choosing_examples))
 
     def _chooses(self, ask: TrainPool) -> bool:
         """Whether it chooses anew; otherwise it holds on to its last choice, or follows the sketch.
@@ -186,7 +186,7 @@ class ExampleLevel:
         There is one choice a round, whatever pools are shown: asked again, the client repeats
         itself and releases nothing.
         """
-        config, number = self._factory.facts.config, ask.round
+        config, number = self._local.facts.config, ask.round
         if not chooses_by_loss(config) or ask.forced or self._chosen(number) is not None:
             return False
         return chooses_in(config, number) or self._held(number) is None
@@ -210,7 +210,7 @@ class ExampleLevel:
         return f"choice/{number}/client-{self._local.data.id}"
 
     def _private_choice(self, ask: ScorePools | TrainPool) -> int:
-        config = self._factory.facts.config
+        config = self._local.facts.config
         if not chooses_by_loss(config) or (isinstance(ask, TrainPool) and ask.forced):
             found = self._local.found(ask.guide)
             if found is None and ask.guide is not None:
@@ -239,7 +239,7 @@ class ExampleLevel:
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
-        if self._factory.facts.config.pools.task != "supervised":
+        if self._local.facts.config.pools.task != "supervised":
             raise PrivacyError(
                 "a self-supervised score is no mean of bounded losses",
                 field="privacy.choice",

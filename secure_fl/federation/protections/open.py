@@ -43,7 +43,7 @@ class Open:
         return ()
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
-        local, settings = self._local, self._factory.facts.config.pretrain
+        local, settings = self._local, self._local.facts.config.pretrain
         model = local.bench.encoder_projector
         load_vector(model, ask.vector)
         spec = LocalSpec.at_round(settings, ask.round, settings.rounds)
@@ -84,7 +84,7 @@ class Open:
         return on_grid(updates, trained, score)
 
     def _trained(self, pools: PoolSet, choice: int, round_number: int, position: int) -> Trained:
-        local, settings = self._local, self._factory.facts.config.pools
+        local, settings = self._local, self._local.facts.config.pools
         model, layout = local.bench.pool_model, self._factory.pool_layout
         if not local.trains:
             nothing = torch.zeros_like(pools.pooled[0]), torch.zeros_like(pools.shared)
@@ -109,7 +109,7 @@ class Open:
         found = self._local.found(guide)
         if any(isfinite(score.loss) for score in scores):
             losses, accuracies = [s.loss for s in scores], [s.accuracy for s in scores]
-            best = best_pool(losses, accuracies, self._factory.facts.config.pools.select_by)
+            best = best_pool(losses, accuracies, self._local.facts.config.pools.select_by)
             return best if found is None else self._kept_or(best, scores, found)
         if found is not None:
             return found
@@ -121,7 +121,7 @@ class Open:
 
         Judged anew each time, from the client's own examples.
         """
-        config = self._factory.facts.config.pools
+        config = self._local.facts.config.pools
         both = (scores[best], scores[found])
         by_accuracy = config.select_by == "accuracy"
         other, own = (each.errors if by_accuracy else each.losses for each in both)
