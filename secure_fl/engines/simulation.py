@@ -163,12 +163,12 @@ class Simulation:
         A sketch that is gone is released anew, and charged again. A run that goes on for longer
         leaves alone what nobody will ask for.
         """
-        names, factory = self.program.names, self.program.factory
+        names, facts = self.program.names, self.program.facts
         given = "sketch" in names and state.place > Place(names.index("sketch"), 0)
-        if not given or not factory.facts.config.noises_sketches:
+        if not given or not facts.config.noises_sketches:
             return
-        longer = factory.facts.begun_as is not None
-        if longer and not needs_sketches(factory.facts.config, state, names, self.known):
+        longer = facts.begun_as is not None
+        if longer and not needs_sketches(facts.config, state, names, self.known):
             return
         self.gate.admit(self.engine.recalled(state), self.engine.results.answers)
         self.engine.recall(state)

@@ -41,7 +41,7 @@ class StopWatch:
     """Times a client of noise, and sums of a few clients."""
 
     def __init__(self, factory: Factory, clients: list[ClientData]) -> None:
-        self._clients, self._factory = clients, factory
+        self._clients, self._factory, self._facts = clients, factory, factory.facts
         privacy = factory.facts.config.privacy
         trial = factory.facts.config.model_copy(
             update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})}
@@ -50,7 +50,7 @@ class StopWatch:
 
     def answer(self, step: Step, place: int, number: int) -> float:
         """Seconds that a client takes to answer in a round of a step, the mean over the clients."""
-        config, at = self._factory.facts.config, Place(place, number)
+        config, at = self._facts.config, Place(place, number)
         if step.name in ("centre", "sketch"):  # what a client holds makes little difference
             self._answered(at, 8)
             return self._answered(at, 8)
@@ -59,12 +59,12 @@ class StopWatch:
 
     def scored(self) -> float:
         """Seconds that a client takes to choose and test a pool."""
-        settings = self._factory.facts.config.pools
+        settings = self._facts.config.pools
         return self._scaled(settings, lambda examples: self._answered(None, examples))
 
     def at_a_server(self) -> float:
         """Seconds of a round of pre-training at a server, as a client of mean size would take."""
-        pretrain = self._factory.facts.config.pretrain
+        pretrain = self._facts.config.pretrain
         task = self._factory.pretrain_task(None)
         spec = LocalSpec.at_round(pretrain, 0, pretrain.rounds)
 
@@ -95,7 +95,7 @@ class StopWatch:
 
     def measuring(self) -> float:
         """Seconds for the metrics of the representation, before and after pre-training."""
-        factory, config = self._factory, self._factory.facts.config.evaluate
+        factory, config = self._factory, self._facts.config.evaluate
         train, test = (
             sum(len(getattr(client, name)) for client in self._clients)
             for name in ("train", "test")
@@ -166,12 +166,12 @@ class StopWatch:
 
     def _noise(self, count: int) -> Dataset:
         """Examples of nobody's, with every class among the labels."""
-        classes = max(1, self._factory.facts.classes)
+        classes = max(1, self._facts.classes)
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand(count, *self._factory.facts.shape, generator=generator)
-        labels = torch.arange(count) % classes if self._factory.facts.classes else None
+        x = torch.rand(count, *self._facts.shape, generator=generator)
+        labels = torch.arange(count) % classes if self._facts.classes else None
         return Dataset.from_arrays(
-            x, labels, classes=classes if self._factory.facts.classes else None, name="noise"
+            x, labels, classes=classes if self._facts.classes else None, name="noise"
         )
 
 

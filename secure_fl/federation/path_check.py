@@ -65,9 +65,10 @@ def _check_training(path: TrainingPath, most: int) -> None:
 
 def _training_paths(factory: Factory) -> Iterator[TrainingPath]:
     """The way of a training step, for every phase that trains with example-level privacy."""
-    if factory.facts.config.privacy.unit != "example":
+    config = factory.facts.config
+    if config.privacy.unit != "example":
         return
-    if factory.facts.config.pretrain.mode == "federated":
+    if config.pretrain.mode == "federated":
         yield TrainingPath(factory, "pretrain")
-    if factory.facts.config.pools.enabled:
+    if config.pools.enabled:
         yield TrainingPath(factory, "cluster")
