@@ -191,12 +191,12 @@ def _noise_and_round() -> tuple[list[float], list[float], int]:
         "security": {"min_pool_clients": 3},
     }
     federation = Federation(FederationConfig.model_validate(tables))
-    blueprint = federation.blueprint
-    program = StepProgram(blueprint, steps_of(blueprint))
+    factory = federation.factory
+    program = StepProgram(factory, steps_of(factory))
     place = Place(program.names.index("cluster"), 0)
-    state = program.entered(State(place, {"encoder": to_vector(blueprint.encoder())}))
-    assert blueprint.client_plan is not None
-    level, source = blueprint.client_plan.of("cluster"), NoiseSource.fresh()
+    state = program.entered(State(place, {"encoder": to_vector(factory.encoder())}))
+    assert factory.client_plan is not None
+    level, source = factory.client_plan.of("cluster"), NoiseSource.fresh()
     noise, whole = [], []
     for number, client in enumerate(EmbeddedEngine(federation.clients, program).clients):
         began = time.perf_counter()

@@ -103,7 +103,7 @@ class Rounds:
     """
 
     def __init__(self, made: Federation, workers: int = 1) -> None:
-        program = StepProgram(made.blueprint, steps_of(made.blueprint))
+        program = StepProgram(made.factory, steps_of(made.factory))
         self._state, self._called = program.start(), len(made.clients)
         self._engine: EmbeddedEngine | Workers = EmbeddedEngine(made.clients, program)
         if workers > 1:
@@ -113,7 +113,7 @@ class Rounds:
         self.parties = LocalParties(
             program, self._state, self._engine.crew, lambda *_: None, self.recorder
         )
-        self.parameters = vector_size(made.blueprint.encoder_projector())
+        self.parameters = vector_size(made.factory.encoder_projector())
 
     def run(self, rounds: int, clock: Callable[[], float]) -> list[float]:
         """Seconds of each."""

@@ -17,7 +17,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.data.scaling import Scaling, Statistics
 from secure_fl.errors import ModelError, RunFolderError
 from secure_fl.federation.asks import Guide
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import is_file, make_folder, read_bytes, read_json, write_atomically
@@ -67,7 +67,7 @@ class ModelCard:
     @classmethod
     def of(
         cls,
-        blueprint: Blueprint,
+        facts: PublicFacts,
         scaling: Scaling,
         clients: Sequence[ClientData],
         scales: Mapping[str, Statistics],
@@ -77,16 +77,16 @@ class ModelCard:
         own_encoder: bool,
     ) -> Self:
         """Of a run; the caller's own examples are used as they are, but for columns of tables."""
-        data, first = blueprint.config.data, clients[0].train
+        data, first = facts.config.data, clients[0].train
         named = any(client.name != str(client.id) for client in clients)
         scale = "none" if own_data else data.scale
-        told = blueprint.client_plan is None
+        told = facts.config.privacy.unit != "client"
         return cls(
-            blueprint.shape,
-            blueprint.classes,
-            scaling.kind if len(blueprint.shape) == 1 else scale,
+            facts.shape,
+            facts.classes,
+            scaling.kind if len(facts.shape) == 1 else scale,
             None if own_data else data.image_size,
-            blueprint.config.pools.task,
+            facts.config.pools.task,
             own_encoder,
             {str(client): pool for client, pool in choices.items()} if told else {},
             first.class_names,

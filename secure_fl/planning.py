@@ -76,9 +76,7 @@ def client_plans(federation: Federation) -> Iterator[ClientRow]:
         )
     for client in federation.clients:
         histories = gate.already(client.id)
-        plan = plan_examples(
-            federation.blueprint, len(client.train), client.train.labels, histories
-        )
+        plan = plan_examples(federation.factory, len(client.train), client.train.labels, histories)
         planned = [Charge(event, budget.adjacency) for event in plan.events()]
         spent = max(
             planned_epsilon([*history, *planned], config.privacy.delta) for history in histories

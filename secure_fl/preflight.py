@@ -74,7 +74,7 @@ def check_loaded(federation: Federation) -> None:
         raise RunFolderError(
             error.problem, field="pretrain.load_from", value=str(folder.path), remedy=error.remedy
         ) from None
-    load_encoder(config.pretrain.load_from, federation.blueprint.make_encoder(0))
+    load_encoder(config.pretrain.load_from, federation.factory.make_encoder(0))
 
 
 def check_folder(folder: Path, needed: int, *, private: bool) -> None:
@@ -118,7 +118,7 @@ def warnings(federation: Federation) -> Iterator[Warn]:
         said = f"of the clients' {together} training examples kNN will ask all, each time"
         yield Warn("evaluate.knn", evaluate.knn, said)
     for share in evaluate.fine_tune if evaluate.enabled else ():
-        if share * together < max(2, federation.blueprint.classes):
+        if share * together < max(2, federation.factory.facts.classes):
             said = f"of {together} examples that is fewer than there are classes"
             yield Warn("evaluate.fine_tune", share, said)
     missing = [name for name in _REPORT if util.find_spec(name) is None]

@@ -34,11 +34,11 @@ from secure_fl.federation.alerts import majorities
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet, central_data, compared
 from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
+from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.models_made import ModelsMade
-from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.prologue import Prologue
@@ -54,7 +54,6 @@ from secure_fl.inference import Models
 from secure_fl.records import document
 from secure_fl.result import Result
 from secure_fl.summary import final_summary, picture
-from secure_fl.training.device import Compute
 
 _REMEDY = "restore the file that the run wrote, or start a new run"
 
@@ -110,7 +109,7 @@ class Federation:
             for examples in [*(client.train for client in self.clients), self._central]:
                 if examples is not None:
                     check_range(examples)
-        self.blueprint = self._drawn(encoder, augment)
+        self.factory = self._drawn(encoder, augment)
 
     def _sources(self, data: Any) -> list[Splits]:
         if data is not None:
@@ -119,24 +118,16 @@ class Federation:
 
     def _drawn(
         self, encoder: nn.Module | Callable[[int], nn.Module] | None, augment: Augmentation | None
-    ) -> Blueprint:
+    ) -> Factory:
         shape = self.clients[0].train.shape
-        return Blueprint.draw(
-            self.config,
-            shape,
-            count_classes(self.clients, self.config),
-            len(self.clients),
-            augmentation(augment, self.config, shape),
-            encoder_maker(encoder, self.config, shape),
-            Compute.of(self.config.runtime),
-            # Clients count alike under privacy, where sizes may not leave them.
-            1
-            if self.config.privacy.unit != "none"
-            else max(len(client.train) for client in self.clients),
-        )
+        classes, private = count_classes(self.clients, self.config), self.config.privacy.unit
+        # Clients count alike under privacy, where sizes may not leave them.
+        sizes = [len(client.train) for client in self.clients] if private == "none" else [1]
+        facts = PublicFacts(self.config, shape, classes, len(self.clients), max(sizes))
+        return Factory.of(facts, encoder, augment)
 
     def __repr__(self) -> str:
-        clients, shape = len(self.clients), self.blueprint.shape
+        clients, shape = len(self.clients), self.factory.facts.shape
         return f"Federation({self.config.name!r}, clients={clients}, shape={shape})"
 
     def summarise(self) -> PartitionSummary:
@@ -171,7 +162,7 @@ class Federation:
             return self._run_in(folder, resume=resume)
 
     def _run_in(self, out: Path | None, *, resume: bool) -> Result:
-        check_paths(self.blueprint, max(len(client.train) for client in self.clients))
+        check_paths(self.factory, max(len(client.train) for client in self.clients))
         seen = None if resume else self._seen or self._seen_at_a_server()
         found = RunFolder.open if resume else RunFolder.new
         with ExitStack() as holding:
@@ -190,14 +181,14 @@ class Federation:
             source = Path(self.config.pretrain.load_from or "")
             self._gate.load_encoder(RunFolder.open(source, "pretrain.load_from"), len(self.clients))
         central = None if self._central is None else self._scaling.alone(self._central)
-        prologue = Prologue(self.blueprint, central, self._loaded_encoder)
+        prologue = Prologue(self.factory, central, self._loaded_encoder)
         initial = {} if restored is not None else prologue.initial()
-        program = StepProgram(self.blueprint, steps_of(self.blueprint), initial)
+        program = StepProgram(self.factory, steps_of(self.factory), initial)
         engine = self._engine(program, box)
         holding.callback(engine.close)
         book = self._book(folder, box)
         chosen = last_choices(each.metrics for each in book.records)
-        if self.blueprint.begun_as is not None:
+        if self.factory.facts.begun_as is not None:
             engine.remind(chosen)
         groups = [client.group for client in self.clients]
         rounds = Rounds(program, engine, self._gate, groups, self._replied, self._recorder)
@@ -255,7 +246,7 @@ class Federation:
         digest = hashlib.sha256(dump_config(config).encode())
         layout = [
             (name, tuple(tensor.shape))
-            for name, tensor in self.blueprint.make_encoder(0).state_dict().items()
+            for name, tensor in self.factory.make_encoder(0).state_dict().items()
         ]
         digest.update(repr(layout).encode())
         return digest.hexdigest()
@@ -303,9 +294,9 @@ class Federation:
         self._recorder = Recorder(folder, self.config, len(self.clients))
         state = None
         if resume:
-            names = [step.name for step in steps_of(self.blueprint)]
-            state, self.blueprint = go_on(
-                folder, self.blueprint, self._gate, self.clients, self._digest_of, names
+            names = [step.name for step in steps_of(self.factory)]
+            state, self.factory = go_on(
+                folder, self.factory, self._gate, self.clients, self._digest_of, names
             )
             self._seen_at_a_server(
                 folder if state is not None and "encoder" in state.tensors else None
@@ -345,7 +336,7 @@ class Federation:
         assert self.config.pretrain.load_from is not None
         return load_encoder(
             self.config.pretrain.load_from,
-            self.blueprint.make_encoder(0) if self._custom_encoder else None,
+            self.factory.make_encoder(0) if self._custom_encoder else None,
         )
 
     def _pooled_data(self) -> tuple[Dataset, Dataset]:
@@ -355,7 +346,7 @@ class Federation:
         )
 
     def _finish(self, state: State, records: list[RoundRecord], folder: RunFolder | None) -> Result:
-        made, choices = ModelsMade.of(self.blueprint, state), dict[int, int]()
+        made, choices = ModelsMade.of(self.factory, state), dict[int, int]()
         if made.pools:
             found = records[-1].metrics.choices or {}
             choices = {int(client): pool for client, pool in found.items()}
@@ -363,7 +354,7 @@ class Federation:
         charged = claimed, sketch_record(self.config, self._gate)
         summary = final_summary(self.config, records, self.summarise(), made.sizes, *charged)
         card = ModelCard.of(
-            self.blueprint,
+            self.factory.facts,
             self._scaling,
             self.clients,
             self._scales,
@@ -375,7 +366,7 @@ class Federation:
             folder.check_own()
             save_models(folder, made.encoder, made.pools, made.guide, card, made.centre)
             if self.manifest.writes("embedding.json"):
-                drawn = picture(self.blueprint, state.tensors["encoder"], self.clients)
+                drawn = picture(self.factory, state.tensors["encoder"], self.clients)
                 folder.write(folder.embedding, drawn)
             folder.write(folder.summary, document(summary))
         kept = (made.encoder.eval(), made.pools, made.guide, made.centre)

@@ -16,7 +16,7 @@ from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.alerts import listed
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.record import Metrics, RoundRecord
 from secure_fl.federation.run_summary import (
     Cost,
@@ -145,13 +145,13 @@ def versions() -> dict[str, str]:
     return {"secure-fl": own, "python": platform.python_version(), **installed}
 
 
-def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData]) -> dict[str, Any]:
+def picture(factory: Factory, vector: Tensor, clients: Sequence[ClientData]) -> dict[str, Any]:
     """Test examples under the first encoder and the one of `vector`, on their two principal axes.
     Simulation only.
 
     About 800 points in all, at least one a client.
     """
-    encoder = blueprint.encoder()
+    encoder = factory.encoder()
     load_vector(encoder, vector)
     share = max(1, _PICTURED // len(clients))
     parts = [client.test.take(torch.arange(min(share, len(client.test)))) for client in clients]
@@ -161,8 +161,8 @@ def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData])
     ]
     groups = [clients[owner].group for owner in owners]
     planes = {
-        "initial": _plane(embed(blueprint.encoder(), data.x, blueprint.compute)),
-        "final": _plane(embed(encoder, data.x, blueprint.compute)),
+        "initial": _plane(embed(factory.encoder(), data.x, factory.compute)),
+        "final": _plane(embed(encoder, data.x, factory.compute)),
     }
     return {"label": data.y.tolist(), "group": groups, "client": owners, **planes}
 

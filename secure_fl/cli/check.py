@@ -121,7 +121,7 @@ def _planned(federation: Federation) -> tuple[float, list[float]]:
     from secure_fl.privacy.accounting import Charge, planned_epsilon
     from secure_fl.privacy.adjacency import Adjacency
 
-    privacy, plan = federation.config.privacy, federation.blueprint.client_plan
+    privacy, plan = federation.config.privacy, federation.factory.client_plan
     if plan is not None:
         charges = [Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()]
         levels = [level for level in (plan.pretrain, plan.pools) if level is not None]

@@ -37,8 +37,8 @@ def plan(
         remedy = 'set it to "example" or "client"'
         raise ConfigError(problem, field="privacy.unit", value="none", remedy=remedy)
     federation = Federation(chosen)
-    if federation.blueprint.client_plan is not None:
-        _show_clients(federation, federation.blueprint.client_plan)
+    if federation.factory.client_plan is not None:
+        _show_clients(federation, federation.factory.client_plan)
     else:
         _show_examples(federation)
 

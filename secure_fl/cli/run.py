@@ -114,7 +114,7 @@ def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
 def _announce(federation: Any) -> None:
     from secure_fl.callbacks.progress import warn
 
-    kind, shape = federation.config.partition.kind, federation.blueprint.shape
+    kind, shape = federation.config.partition.kind, federation.factory.facts.shape
     out.print(
         f"{federation.config.name}: {len(federation.clients)} clients "
         f"({kind}), examples of shape {shape}"

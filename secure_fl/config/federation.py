@@ -67,6 +67,13 @@ class FederationConfig(Section):
         noised = self.security.protection != "plain" or self.privacy.unit == "example"
         return noised and self.pools.enabled and self.pools.start == "sketch"
 
+    @property
+    def keeps_encoder(self) -> bool:
+        """Whether clients must keep the pre-trained encoder beside the pools."""
+        pools = self.pools
+        sketches = pools.start == "sketch" and pools.sketch_of == "encoder"
+        return pools.enabled and (sketches or pools.encoder == "frozen")
+
     @model_validator(mode="before")
     @classmethod
     def _private_defaults(cls, tables: Any) -> Any:

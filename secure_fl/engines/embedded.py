@@ -39,7 +39,7 @@ class EmbeddedEngine:
 
         `already`: what earlier runs may have released of a client.
         """
-        bench, noise = Workbench(program.blueprint), new_noise()
+        bench, noise = Workbench(program.factory), new_noise()
         self.results = results if isinstance(results, ReleaseBox) else ReleaseBox(results)
         self.clients = [
             Client.of(program, data, bench, noise, self.results, already(data.id))

@@ -201,7 +201,7 @@ class LocalParties:
     def __init__(
         self, program: StepProgram, state: State, crew: Crew, replied: Replied, recorder: Recorder
     ) -> None:
-        config = program.blueprint.config
+        config = program.facts.config
         self.watched, self.shared, self.told = Watched(program, state), Shared(), Told()
         self._crew, self._replied, self._recorder = crew, replied, recorder
         head = recorder.head
@@ -302,14 +302,13 @@ class LocalParties:
         return Cost(sent["down"], sent["up"], seconds - answering, refused)
 
     def _plan(self, roster: Roster) -> Plan:
-        blueprint = self.watched.program.blueprint
-        config = blueprint.config
-        tensors = blueprint.make_encoder(0).state_dict().items()
+        facts, config = self.watched.program.facts, self.watched.program.facts.config
+        tensors = self.watched.program.factory.make_encoder(0).state_dict().items()
         layout = repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors])
         return Plan(
             config.model_dump(mode="json"),
-            blueprint.shape,
-            blueprint.classes,
+            facts.shape,
+            facts.classes,
             roster.names("client"),
             roster.digest,
             hashlib.sha256(layout.encode()).digest(),
@@ -317,7 +316,7 @@ class LocalParties:
             _LARGEST_STATE,
             "server",
             "authority" if config.security.key_holder == "authority" else "",
-            largest=blueprint.largest,
+            largest=facts.largest,
         )
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:

@@ -103,14 +103,14 @@ class Simulation:
 
     def _saves(self, state: State) -> bool:
         """Whether a checkpoint is due: after every so many rounds, and when a step has ended."""
-        return state.place.round % self.program.blueprint.config.runtime.checkpoint_every == 0
+        return state.place.round % self.program.facts.config.runtime.checkpoint_every == 0
 
     def _before(self, state: State) -> State:
         """Pre-training at a server, where there is some left."""
         finished, rounds = self.prologue.finished(state), self.prologue.rounds
         if finished < rounds:
             self.book.begin("pretrain", rounds, finished)
-        every = self.program.blueprint.config.runtime.checkpoint_every
+        every = self.program.facts.config.runtime.checkpoint_every
         for number in range(finished + 1, rounds + 1):
             self.book.check()
             started = time.perf_counter()
@@ -121,28 +121,28 @@ class Simulation:
 
     def _measure(self, state: State) -> None:
         """The representation, as soon as there is one."""
-        blueprint = self.program.blueprint
-        config = blueprint.config
+        factory = self.program.factory
+        config = factory.facts.config
         measured = any(each.phase == "measure" for each in self.book.records)
         wanted = config.evaluate.enabled and config.pretrain.mode != "none"
         if measured or not wanted or "encoder" not in state.tensors:
             return
         self.book.begin("measure", 1, 0)
         started = time.perf_counter()
-        metrics = of_representation(blueprint, state, *self.pooled())
+        metrics = of_representation(factory, state, *self.pooled())
         self.book.write(self._record("measure", 1, 0, started, metrics), state, save=True)
 
     @property
     def _evaluates(self) -> bool:
         """Whether pools are still to be tested, in a run that sums no test scores."""
-        records, config = self.book.records, self.program.blueprint.config
+        records, config = self.book.records, self.program.facts.config
         tested = bool(records) and records[-1].phase == "evaluate"
         return config.pools.enabled and "evaluate" not in self.program.names and not tested
 
     def _evaluate(self, state: State) -> None:
         """Test the final pools: nothing of it leaves a client."""
         self.book.begin("evaluate", 1, 0)
-        started, step = time.perf_counter(), Evaluate(self.program.blueprint)
+        started, step = time.perf_counter(), Evaluate(self.program.factory)
         seen: dict[int, Seen] = {}
         for client, score in self.engine.scored(step, state):
             seen[client] = score
@@ -163,12 +163,12 @@ class Simulation:
         A sketch that is gone is released anew, and charged again. A run that goes on for longer
         leaves alone what nobody will ask for.
         """
-        names, blueprint = self.program.names, self.program.blueprint
+        names, facts = self.program.names, self.program.facts
         given = "sketch" in names and state.place > Place(names.index("sketch"), 0)
-        if not given or not blueprint.config.noises_sketches:
+        if not given or not facts.config.noises_sketches:
             return
-        longer = blueprint.begun_as is not None
-        if longer and not needs_sketches(blueprint.config, state, names, self.known):
+        longer = facts.begun_as is not None
+        if longer and not needs_sketches(facts.config, state, names, self.known):
             return
         self.gate.admit(self.engine.recalled(state), self.engine.results.answers)
         self.engine.recall(state)

@@ -11,12 +11,10 @@ Assumes: who started the process is the run. Noise is of this process' own sourc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from secure_fl.config import FederationConfig
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.engines.beside import AnswersBeside, ProgramBeside
@@ -34,10 +32,10 @@ from secure_fl.engines.sending import (
 from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.client import Client
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
+from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.following import Follower
 from secure_fl.federation.observe import Seen
-from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, Party
@@ -51,7 +49,6 @@ from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.store import MemoryStore
-from secure_fl.training.device import Compute
 
 DESK = "desk"
 Tensors = dict[str, Tensor]
@@ -164,29 +161,17 @@ class Desk:
 
     def _on_begin(self, head: dict[str, Any], tensors: Tensors) -> None:
         """What everybody knows."""
-        config, shape = FederationConfig(**head["config"]), tuple(head["shape"])
-        begun_as = head["begun_as"]
-        blueprint = Blueprint.draw(
-            config,
-            shape,
-            head["classes"],
-            head["clients"],
-            augmentation(named(head["augment"]), config, shape),
-            encoder_maker(named(head["encoder"]), config, shape),
-            Compute.of(config.runtime),
-            head["largest"],
-        )
-        begun = None if begun_as is None else FederationConfig(**begun_as)
-        blueprint = replace(blueprint, begun_as=begun)
-        self._program = StepProgram(blueprint, steps_of(blueprint))
-        self._bench, self._noise = Workbench(blueprint), NoiseSource.fresh()
+        facts = PublicFacts.from_document(head["facts"])
+        factory = Factory.of(facts, named(head["encoder"]), named(head["augment"]))
+        self._program = StepProgram(factory, steps_of(factory))
+        self._bench, self._noise = Workbench(factory), NoiseSource.fresh()
         self._box, self._earlier = FarBox(self._tell), PrivacyLedger()
         for release in head["earlier"]:
             self._earlier.record(Release.from_dict(release))
 
     def _on_client(self, head: dict[str, Any], tensors: Tensors) -> None:
         """One client's examples."""
-        data, privacy = client_of(head, tensors), self._program.blueprint.config.privacy
+        data, privacy = client_of(head, tensors), self._program.facts.config.privacy
         unit = PrivacyUnit("example" if privacy.unit == "none" else privacy.unit)
         already = self._earlier.brought(unit, data.id, Adjacency(privacy.adjacency))
         made = (self._program, data, self._bench, self._noise, self._box, already)
@@ -222,7 +207,7 @@ class Desk:
         return {"releases": found}
 
     def _on_scored(self, head: dict[str, Any], tensors: Tensors) -> None:
-        state, step = _state(tensors), Evaluate(self._program.blueprint)
+        state, step = _state(tensors), Evaluate(self._program.factory)
         for number, client in self._clients.items():
             seen = seen_document(client.scored(step, state, number))
             self._tell({"about": "score", "client": number, "seen": seen}, {})

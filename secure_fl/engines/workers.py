@@ -157,8 +157,7 @@ class Workers:
     own: Own = field(default_factory=Own)
 
     def __post_init__(self) -> None:
-        blueprint = self.program.blueprint
-        if blueprint.compute.device.type != "cpu":
+        if self.program.factory.compute.device.type != "cpu":
             raise ConfigError(
                 "worker processes share the processor, not a CUDA device",
                 field="runtime.workers",
@@ -177,15 +176,8 @@ class Workers:
             raise
 
     def _begin(self) -> None:
-        blueprint = self.program.blueprint
-        begun_as = blueprint.begun_as
         everybody = {
-            "config": blueprint.config.model_dump(mode="json"),
-            "begun_as": None if begun_as is None else begun_as.model_dump(mode="json"),
-            "shape": list(blueprint.shape),
-            "classes": blueprint.classes,
-            "clients": blueprint.clients,
-            "largest": blueprint.largest,
+            "facts": self.program.facts.document(),
             "encoder": self.own.encoder,
             "augment": self.own.augment,
             "earlier": [release.to_dict() for release in self.earlier],
@@ -218,7 +210,7 @@ class Workers:
 
     def releases(self, state: State, places: Places) -> list[Release]:
         """What the clients would release by answering, in the order of their places."""
-        config = self.program.blueprint.config
+        config = self.program.facts.config
         if config.privacy.unit == "none" and not config.noises_sketches:
             return []
         said = self._all("releases", {"places": [list(place) for place in places]}, state)

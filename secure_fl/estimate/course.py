@@ -19,7 +19,7 @@ from secure_fl.config.cohorts import group_sizes
 from secure_fl.estimate.small_federation import Size
 from secure_fl.estimate.stop_watch import StopWatch, sample_state
 from secure_fl.estimate.sum_costs import Federated, SumCosts, fields_of
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
 
@@ -87,8 +87,8 @@ class Estimate:
 
 def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
     """What a run of this federation will take; in a moment, where time is not asked for."""
-    config, blueprint, clients = federation.config, federation.blueprint, federation.clients
-    shapes, watch = _Shapes(blueprint), StopWatch(blueprint, clients) if timed else None
+    config, factory, clients = federation.config, federation.factory, federation.clients
+    shapes, watch = _Shapes(factory), StopWatch(factory, clients) if timed else None
     phases = tuple(_phases(shapes, watch))
     sealed = 0 if config.security.protection == "plain" else 12 * shapes.largest_upload
     held = 4 * shapes.fields * 6 + 8 * shapes.fields * 4 + sealed
@@ -99,8 +99,8 @@ def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
 
 def _phases(shapes: _Shapes, watch: StopWatch | None) -> Iterator[PhaseCost]:
     """Every phase, in order."""
-    blueprint, config = shapes.blueprint, shapes.blueprint.config
-    steps = steps_of(blueprint)
+    factory, config = shapes.factory, shapes.factory.facts.config
+    steps = steps_of(factory)
     names = [step.name for step in steps]
     if config.pretrain.mode == "centralized":
         seconds = None if watch is None else watch.at_a_server()
@@ -113,8 +113,8 @@ def _phases(shapes: _Shapes, watch: StopWatch | None) -> Iterator[PhaseCost]:
         if measures and step.name == "pretrain":
             yield _measuring(watch)
     if config.pools.enabled and "evaluate" not in names:
-        seconds = None if watch is None else blueprint.clients * watch.scored()
-        yield PhaseCost("evaluate", 1, blueprint.clients, seconds=seconds)
+        seconds = None if watch is None else factory.facts.clients * watch.scored()
+        yield PhaseCost("evaluate", 1, factory.facts.clients, seconds=seconds)
 
 
 def _measuring(watch: StopWatch | None) -> PhaseCost:
@@ -123,7 +123,7 @@ def _measuring(watch: StopWatch | None) -> PhaseCost:
 
 def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> PhaseCost:
     """What a step of the program will take."""
-    config = shapes.blueprint.config
+    config = shapes.factory.facts.config
     number = 1 if step.name == "sketch" else 0
     form = step.form(number)
     count, shape = len(form.cohort), form.shape
@@ -136,7 +136,7 @@ def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> P
     during, after = shapes.held(place), shapes.held(place + 1)
     mean = during + (after - during) // max(1, rounds)  # after the last round there is more
     ends = 1 / max(1, rounds) if shapes.is_last(place) else 0.0
-    clients = shapes.blueprint.clients
+    clients = shapes.factory.facts.clients
     federated = Federated(config, clients, during, mean, ends, *_late(step, rounds, clients, place))
     down, up = shapes.sums.of(federated, form, size)
     seconds = None
@@ -162,11 +162,11 @@ def _late(step: Step, rounds: int, clients: int, place: int) -> tuple[float, flo
 class _Shapes:
     """A state of a run's shapes, numbers held, the largest upload, and costs of rounds."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint, config = blueprint, blueprint.config
+    def __init__(self, factory: Factory) -> None:
+        self.factory, config = factory, factory.facts.config
         self.largest_upload, self.sums = 0, SumCosts()
-        self._names = [step.name for step in steps_of(blueprint)]
-        self.state = sample_state(blueprint)
+        self._names = [step.name for step in steps_of(factory)]
+        self.state = sample_state(factory)
         held = ("model", "encoder", "pools.shared", "pools.pooled")
         trained = config.pretrain.mode in ("federated", "centralized")
         lengths = {

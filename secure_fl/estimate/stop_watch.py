@@ -15,7 +15,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.estimate.small_federation import Size, SmallFederation
 from secure_fl.estimate.sum_costs import SMALL_WIDTH, narrow
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
@@ -40,17 +40,17 @@ _MEASURED = 256
 class StopWatch:
     """Times a client of noise, and sums of a few clients."""
 
-    def __init__(self, blueprint: Blueprint, clients: list[ClientData]) -> None:
-        self._clients, self._blueprint = clients, blueprint
-        privacy = blueprint.config.privacy
-        trial = blueprint.config.model_copy(
+    def __init__(self, factory: Factory, clients: list[ClientData]) -> None:
+        self._clients, self._factory, self._facts = clients, factory, factory.facts
+        privacy = factory.facts.config.privacy
+        trial = factory.facts.config.model_copy(
             update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})}
         )
-        self._trial = replace(blueprint, config=trial)
+        self._trial = replace(factory, facts=replace(factory.facts, config=trial))
 
     def answer(self, step: Step, place: int, number: int) -> float:
         """Seconds that a client takes to answer in a round of a step, the mean over the clients."""
-        config, at = self._blueprint.config, Place(place, number)
+        config, at = self._facts.config, Place(place, number)
         if step.name in ("centre", "sketch"):  # what a client holds makes little difference
             self._answered(at, 8)
             return self._answered(at, 8)
@@ -59,17 +59,17 @@ class StopWatch:
 
     def scored(self) -> float:
         """Seconds that a client takes to choose and test a pool."""
-        settings = self._blueprint.config.pools
+        settings = self._facts.config.pools
         return self._scaled(settings, lambda examples: self._answered(None, examples))
 
     def at_a_server(self) -> float:
         """Seconds of a round of pre-training at a server, as a client of mean size would take."""
-        pretrain = self._blueprint.config.pretrain
-        task = self._blueprint.pretrain_task(None)
+        pretrain = self._facts.config.pretrain
+        task = self._factory.pretrain_task(None)
         spec = LocalSpec.at_round(pretrain, 0, pretrain.rounds)
 
         def trained(examples: int) -> float:
-            model = self._blueprint.encoder_projector()
+            model = self._factory.encoder_projector()
             data = self._noise(examples)
             begun = time.perf_counter()
             task.fit(model, data, spec, 0)
@@ -95,7 +95,7 @@ class StopWatch:
 
     def measuring(self) -> float:
         """Seconds for the metrics of the representation, before and after pre-training."""
-        blueprint, config = self._blueprint, self._blueprint.config.evaluate
+        factory, config = self._factory, self._facts.config.evaluate
         train, test = (
             sum(len(getattr(client, name)) for client in self._clients)
             for name in ("train", "test")
@@ -106,12 +106,12 @@ class StopWatch:
             bank, judged = (self._noise(count) for count in few)
             begun = time.perf_counter()
             measure_representation(
-                blueprint.encoder(),
+                factory.encoder(),
                 bank,
                 judged,
                 config,
-                augment=blueprint.augment,
-                compute=blueprint.compute,
+                augment=factory.augment,
+                compute=factory.compute,
                 seed=0,
             )
             return time.perf_counter() - begun, sum(few)
@@ -166,26 +166,26 @@ class StopWatch:
 
     def _noise(self, count: int) -> Dataset:
         """Examples of nobody's, with every class among the labels."""
-        classes = max(1, self._blueprint.classes)
+        classes = max(1, self._facts.classes)
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand(count, *self._blueprint.shape, generator=generator)
-        labels = torch.arange(count) % classes if self._blueprint.classes else None
+        x = torch.rand(count, *self._facts.shape, generator=generator)
+        labels = torch.arange(count) % classes if self._facts.classes else None
         return Dataset.from_arrays(
-            x, labels, classes=classes if self._blueprint.classes else None, name="noise"
+            x, labels, classes=classes if self._facts.classes else None, name="noise"
         )
 
 
-def sample_state(blueprint: Blueprint) -> State:
+def sample_state(factory: Factory) -> State:
     """A state with all that any step of a run asks by, holding zeros."""
-    pools, tensors = blueprint.config.pools, {"model": to_vector(blueprint.encoder_projector())}
-    tensors["encoder"] = to_vector(blueprint.encoder())
+    pools, tensors = factory.facts.config.pools, {"model": to_vector(factory.encoder_projector())}
+    tensors["encoder"] = to_vector(factory.encoder())
     if pools.enabled:
-        shared, pooled = blueprint.layout.parts(blueprint.pool_model(0))
+        shared, pooled = factory.pool_layout.parts(factory.pool_model(0))
         tensors |= {"pools.shared": shared, "pools.pooled": pooled.repeat(pools.count, 1)}
     if pools.enabled and pools.start == "sketch":
-        width, released = blueprint.sketch_width, blueprint.private_sketch
+        width, released = factory.sketch.width, factory.sketch.released
         if released is not None and released.centring:
-            tensors["sketch.public_centre"] = torch.zeros(blueprint.sketch.inputs)
+            tensors["sketch.public_centre"] = torch.zeros(factory.sketch.inputs)
         tensors |= {
             "guide.mean": torch.zeros(width),
             "guide.centres": torch.zeros(pools.count, width),

@@ -2,11 +2,12 @@
 
 Public names, each imported when it is used:
 
-- `Blueprint`: Public facts of one federation, equal at the server and at every client.
 - `BudgetGate`: The ledger of a run that releases anything with noise, its budget, and the file that
   survives a crash.
 - `check_paths`: Refuse a run in which an example could move more than its own part of a release,
   before anything is released or charged.
+- `Factory`: Makes what a run's parties compute with, from its public facts and the caller's own
+  code.
 - `Guide`: The found groups: the global mean sketch `[S]` and one centre a pool `[K, S]`.
 - `Manifest`: The tags of one run's files.
 - `Objection`: One respect in which a plan is weaker than the policy.
@@ -15,6 +16,7 @@ Public names, each imported when it is used:
 - `Policy`: What a site accepts; `Policy()` asks for differential privacy and a protected sum.
 - `PoolScore`: The choice, the score of every pool on the client's own examples (none under
   privacy), and the chosen pool's test score.
+- `PublicFacts`: What everybody in a federation knows of its run.
 - `RoundRecord`: One round, as a line of `metrics.jsonl` holds it.
 - `RunFolder`: Reads and writes one run's folder.
 - `Secrecy`: What one adversary reads, and what it cannot read.
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from secure_fl.federation.asks import Guide as Guide
     from secure_fl.federation.asks import PoolScore as PoolScore
     from secure_fl.federation.budget import BudgetGate as BudgetGate
-    from secure_fl.federation.factory import Blueprint as Blueprint
+    from secure_fl.federation.factory import Factory as Factory
+    from secure_fl.federation.facts import PublicFacts as PublicFacts
     from secure_fl.federation.folder import RunFolder as RunFolder
     from secure_fl.federation.manifest import Manifest as Manifest
     from secure_fl.federation.path_check import check_paths as check_paths
@@ -53,8 +56,9 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "asks": ["Guide", "PoolScore"],
-        "factory": ["Blueprint"],
+        "factory": ["Factory"],
         "budget": ["BudgetGate"],
+        "facts": ["PublicFacts"],
         "folder": ["RunFolder"],
         "manifest": ["Manifest"],
         "path_check": ["check_paths"],

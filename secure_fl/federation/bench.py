@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers
 from secure_fl.pools.pool_set import PoolModel
@@ -25,8 +25,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 class Workbench:
     """Modules that asks load their vectors into, and the pre-trained encoder of the replica."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint = blueprint
+    def __init__(self, factory: Factory) -> None:
+        self.factory = factory
         self.kept: Tensor | None = None
         """The vector of the encoder that clients keep."""
         self._checked: Tensor | None = None
@@ -35,17 +35,17 @@ class Workbench:
     @cached_property
     def encoder_projector(self) -> EncoderProjector:
         """The model that is pre-trained: an encoder and its projector."""
-        return self._remembered(self.blueprint.encoder_projector())
+        return self._remembered(self.factory.encoder_projector())
 
     @cached_property
     def pool_model(self) -> PoolModel:
         """One model for all pools, loaded with one after the other."""
-        return self._remembered(self.blueprint.pool_model(0))
+        return self._remembered(self.factory.pool_model(0))
 
     @cached_property
     def kept_encoder(self) -> nn.Module:
         """The pre-trained encoder that clients keep."""
-        return self._begun(self.blueprint.encoder())
+        return self._begun(self.factory.encoder())
 
     def _remembered(self, module: ModuleT) -> ModuleT:
         self._made.append((module, integer_buffers(module)))
@@ -56,8 +56,8 @@ class Workbench:
 
         Of a client's examples it would reach the other clients.
         """
-        blueprint = self.blueprint
-        if blueprint.config.privacy.unit == "example" or blueprint.private_sketch is not None:
+        factory = self.factory
+        if factory.facts.config.privacy.unit == "example" or factory.sketch.released is not None:
             training = module.training
             with torch.no_grad():
                 module.eval()(self.noise())
@@ -66,7 +66,7 @@ class Workbench:
 
     def noise(self) -> Tensor:
         """Four rows in the examples' shape, of nobody's data."""
-        return Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4)
+        return Examples(self.factory.facts.shape, self.factory.compute.device).noise(4)
 
     def restart(self) -> None:
         """Put integer buffers back to what they were made with.
@@ -82,7 +82,7 @@ class Workbench:
             return
         self.kept = vector
         load_vector(self.kept_encoder, vector)
-        if self.blueprint.config.pools.encoder == "frozen":
+        if self.factory.facts.config.pools.encoder == "frozen":
             self.pool_model.encoder = copy.deepcopy(self.kept_encoder).requires_grad_(False)
 
     def check_kept_encoder(self) -> None:

@@ -62,7 +62,7 @@ class Client:
             box: where what it releases is stored.
             already: what earlier runs may have released of it, a history each.
         """
-        config, plan = bench.blueprint.config, bench.blueprint.client_plan
+        config, plan = bench.factory.facts.config, bench.factory.client_plan
         if plan is not None:
             local = Local(data, bench)
             return cls(program, local, ClientLevel(local, plan, noise, box))
@@ -133,5 +133,5 @@ class Client:
         """Fresh batch counters, and the replica's encoder where pools or sketches need it."""
         bench = self.local.bench
         bench.restart()
-        if bench.blueprint.needs_kept_encoder and "encoder" in state.tensors:
+        if bench.factory.facts.config.keeps_encoder and "encoder" in state.tensors:
             bench.keep(state.tensors["encoder"])

@@ -9,7 +9,7 @@ from functools import lru_cache
 from math import ceil
 
 from secure_fl.config import FederationConfig, OptimiserConfig
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.private_paths import TrainingPath
 from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.calibration import noise_of_run
@@ -79,7 +79,7 @@ class ExamplePlan:
 
 
 def plan_examples(
-    blueprint: Blueprint, examples: int, labelled: int, already: tuple[Charges, ...] = ((),)
+    factory: Factory, examples: int, labelled: int, already: tuple[Charges, ...] = ((),)
 ) -> ExamplePlan:
     """The plan of a client with so many training examples, `labelled` of them with labels; both
     numbers are public.
@@ -90,17 +90,17 @@ def plan_examples(
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
     """
-    config, pretrain, pools = blueprint.calibrated_for, None, None
+    config, pretrain, pools = factory.facts.calibrated_for, None, None
     if config.pretrain.mode == "federated":
         pretrain = Steps.of(
-            TrainingPath(blueprint, "pretrain"), config.pretrain, examples, config.pretrain.rounds
+            TrainingPath(factory, "pretrain"), config.pretrain, examples, config.pretrain.rounds
         )
     trained = labelled if config.pools.task == "supervised" else examples
     if config.pools.enabled and trained >= 2:
         pools = Steps.of(
-            TrainingPath(blueprint, "cluster"), config.pools, trained, config.pools.rounds
+            TrainingPath(factory, "cluster"), config.pools, trained, config.pools.rounds
         )
-    fixed, noise = fixed_releases(blueprint), config.privacy.noise
+    fixed, noise = fixed_releases(factory), config.privacy.noise
     if noise is None:
         budget = config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency)
         noise = max(_noise(*budget, pretrain, pools, fixed, history) for history in already)
@@ -133,9 +133,9 @@ def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
     )
 
 
-def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
+def fixed_releases(factory: Factory) -> tuple[Event, ...]:
     """What a client releases beside its training: sketches, and choices of a pool."""
-    config, sketch = blueprint.calibrated_for, blueprint.private_sketch
+    config, sketch = factory.facts.calibrated_for, factory.sketch.released
     releases: list[Event] = [] if sketch is None else list(sketch.events())
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
     if choices:

@@ -23,7 +23,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.example_plan import chooses_by_loss
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.rounds_to_come import LENGTHS, RoundsToCome, length_of
@@ -38,18 +38,18 @@ CENTRAL_ROUNDS = "central.rounds"
 
 def go_on(
     folder: RunFolder,
-    blueprint: Blueprint,
+    factory: Factory,
     gate: BudgetGate,
     clients: Sequence[ClientData],
     digest_of: Callable[[FederationConfig], str],
     names: Sequence[str],
-) -> tuple[State | None, Blueprint]:
-    """The state that a run goes on from, if there is one, and its blueprint.
+) -> tuple[State | None, Factory]:
+    """The state that a run goes on from, if there is one, and its factory.
 
     Where its lengths are others than it was made with, the folder says so from here on.
 
     Args:
-        blueprint: of the configuration as it is asked for now.
+        factory: of the configuration as it is asked for now.
         digest_of: a configuration -> what the first lines of its file must say.
         names: of the program's steps, in order.
 
@@ -57,25 +57,25 @@ def go_on(
         RunFolderError: something else was changed, or the lengths cannot be.
         PrivacyError: the budget does not hold so many rounds.
     """
-    config, begun = blueprint.config, folder.begun_as()
+    config, begun = factory.facts.config, folder.begun_as()
     changed = begun[-1][0] != config
     if changed:
         check_lengths_only(begun[-1][0], config)
     digests = _digests(folder, begun, digest_of)
     state = folder.restore(*digests)
     if not changed and len(begun) == 1:
-        return state, blueprint
-    blueprint = replace(blueprint, begun_as=begun[0][0])
+        return state, factory
+    factory = replace(factory, facts=replace(factory.facts, begun_as=begun[0][0]))
     lines, begins = folder.read_metrics(), state or State(Place(0, 0))
     back, kept = rewound(begins, names, [line.phase for line in lines], config)
     if changed:
-        _check_coming(folder, blueprint, gate, clients, back, names)
+        _check_coming(folder, factory, gate, clients, back, names)
         folder.change(config, digest_of(config))
         digests.append(digest_of(config))
     if back is not begins:
         folder.rewind(back, digests[-1], kept)
         state = folder.restore(*digests)
-    return state, blueprint
+    return state, factory
 
 
 def _digests(
@@ -91,20 +91,20 @@ def _digests(
 
 def _check_coming(
     folder: RunFolder,
-    blueprint: Blueprint,
+    factory: Factory,
     gate: BudgetGate,
     clients: Sequence[ClientData],
     state: State,
     names: Sequence[str],
 ) -> None:
     """Refuse more rounds than the budget holds, before the folder says that they will come."""
-    phase, number = _under_way(state, names, blueprint.config)
+    phase, number = _under_way(state, names, factory.facts.config)
     if phase not in LENGTHS:
         return
     known = bool(last_choices(line.metrics for line in folder.read_metrics()))
     sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
-    again = _released_again(folder, blueprint, state, names, known)
-    RoundsToCome(blueprint, gate, phase, number, sizes, again, known).check_budget()
+    again = _released_again(folder, factory, state, names, known)
+    RoundsToCome(factory, gate, phase, number, sizes, again, known).check_budget()
 
 
 def _under_way(state: State, names: Sequence[str], config: FederationConfig) -> tuple[str, int]:
@@ -126,13 +126,13 @@ def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
 
 
 def _released_again(
-    folder: RunFolder, blueprint: Blueprint, state: State, phases: Sequence[str], known: bool
+    folder: RunFolder, factory: Factory, state: State, phases: Sequence[str], known: bool
 ) -> Sequence[Event]:
     """Sketches that clients need and that a finished run has deleted: they are made and
     charged anew.
     """
-    sketch, made = blueprint.private_sketch, "sketch" in phases[: state.place.step]
-    needed = needs_sketches(blueprint.config, state, phases, known)
+    sketch, made = factory.sketch.released, "sketch" in phases[: state.place.step]
+    needed = needs_sketches(factory.facts.config, state, phases, known)
     if sketch is None or not made or not needed or listed(folder.results):
         return ()
     return sketch.events()

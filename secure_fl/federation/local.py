@@ -9,7 +9,6 @@ from secure_fl.federation.asks import Guide, PoolScore
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.sketches import ClientSketch
 from secure_fl.pools.pool_set import PoolSet
-from secure_fl.seeds import derive_seed
 
 
 class Local:
@@ -23,7 +22,8 @@ class Local:
     def __init__(
         self, data: ClientData, bench: Workbench, sketch: ClientSketch | None = None
     ) -> None:
-        self.data, self.bench, self.blueprint = data, bench, bench.blueprint
+        self.data, self.bench = data, bench
+        self.factory, self.facts = bench.factory, bench.factory.facts
         self.own_sketch = sketch
         self.before: int | None = None
 
@@ -31,21 +31,21 @@ class Local:
     def sketch(self) -> ClientSketch:
         """What the client answers about its sketch. Raises ConfigError: pools start without any."""
         if self.own_sketch is None:
-            value, remedy = self.blueprint.config.pools.start, 'set pools.start = "sketch"'
+            value, remedy = self.facts.config.pools.start, 'set pools.start = "sketch"'
             raise ConfigError("this run has no sketches", "pools.start", value, remedy)
         return self.own_sketch
 
     @property
     def choosing_examples(self) -> Dataset:
         """The examples by which the client chooses a pool."""
-        validates = self.blueprint.config.pools.select_on == "validation"
+        validates = self.facts.config.pools.select_on == "validation"
         return self.data.validation if validates else self.data.train
 
     @property
     def pool_examples(self) -> Dataset:
         """The examples that the client trains a pool on."""
         train = self.data.train
-        supervised = self.blueprint.config.pools.task == "supervised"
+        supervised = self.facts.config.pools.task == "supervised"
         return train.with_labels() if supervised else train
 
     @property
@@ -55,7 +55,7 @@ class Local:
 
     def weight(self, examples: int, weights: str) -> float:
         """What the client counts in an average: its examples over the largest client's, or 1."""
-        return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
+        return min(1.0, examples / self.facts.largest) if weights == "examples" else 1.0
 
     def found(self, guide: Guide | None) -> int | None:
         """The pool of the client's group by its sketch, or that of an ended run."""
@@ -67,11 +67,11 @@ class Local:
         self, pools: PoolSet, choice: int, position: int, losses: tuple[float, ...] = ()
     ) -> PoolScore:
         """How the chosen pool does on the client's test examples."""
-        model, task = self.bench.pool_model, self.blueprint.pool_task(self.data.id, position)
-        self.blueprint.layout.load(model, pools, choice)
+        model, task = self.bench.pool_model, self.factory.pool_task(self.data.id, position)
+        self.factory.pool_layout.load(model, pools, choice)
         test = task.score(model, self.data.test, self.seed("test"))
         return PoolScore(choice, losses, test.loss, test.accuracy, test.balanced_accuracy)
 
     def seed(self, *purpose: str | int) -> int:
         """The seed of one of the client's draws that are no secret."""
-        return derive_seed(self.blueprint.config.seed, "client", self.data.id, *purpose)
+        return self.facts.seed("client", self.data.id, *purpose)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from secure_fl.federation.asks import Guide
 from secure_fl.federation.bench import Workbench
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.state import State
 from secure_fl.models.state import count_parameters, load_vector
@@ -31,11 +31,11 @@ class ModelsMade:
     centre: Tensor | None = field(repr=False)
 
     @classmethod
-    def of(cls, blueprint: Blueprint, state: State) -> ModelsMade:
+    def of(cls, factory: Factory, state: State) -> ModelsMade:
         """The models in a state."""
-        encoder = blueprint.encoder().cpu()
+        encoder = factory.encoder().cpu()
         load_vector(encoder, state.tensors["encoder"])
-        pools = _pool_models(blueprint, state) if blueprint.config.pools.enabled else []
+        pools = _pool_models(factory, state) if factory.facts.config.pools.enabled else []
         guide = get_guide(state) if pools else None
         return cls(encoder, pools, guide, state.tensors.get("sketch.public_centre"))
 
@@ -46,12 +46,12 @@ class ModelsMade:
         return {"encoder_parameters": count_parameters(self.encoder), "pool_parameters": of_pool}
 
 
-def _pool_models(blueprint: Blueprint, state: State) -> list[PoolModel]:
+def _pool_models(factory: Factory, state: State) -> list[PoolModel]:
     pools, models = get_pools(state), list[PoolModel]()
     for k in range(len(pools)):
-        bench = Workbench(blueprint)
-        if blueprint.config.pools.encoder == "frozen":
+        bench = Workbench(factory)
+        if factory.facts.config.pools.encoder == "frozen":
             bench.keep(state.tensors["encoder"])
-        blueprint.layout.load(bench.pool_model, pools, k)
+        factory.pool_layout.load(bench.pool_model, pools, k)
         models.append(bench.pool_model.cpu().eval())
     return models

@@ -14,12 +14,11 @@ from torch import nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.asks import PoolScore
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.record import Cut, Metrics
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
 from secure_fl.pools.monitor import PoolHealth, adjusted_rand
-from secure_fl.seeds import derive_seed
 from secure_fl.training.representation import MEASURED_ON, measure_representation
 
 
@@ -89,7 +88,7 @@ def of_choices(
     )
 
 
-def of_representation(blueprint: Blueprint, state: State, train: Dataset, test: Dataset) -> Metrics:
+def of_representation(factory: Factory, state: State, train: Dataset, test: Dataset) -> Metrics:
     """The representation's metrics, before and after pre-training, on all clients' data."""
 
     def measured(encoder: nn.Module) -> dict[str, float]:
@@ -97,13 +96,13 @@ def of_representation(blueprint: Blueprint, state: State, train: Dataset, test: 
             encoder,
             train,
             test,
-            blueprint.config.evaluate,
-            augment=blueprint.augment,
-            compute=blueprint.compute,
-            seed=derive_seed(blueprint.config.seed, "measure"),
+            factory.facts.config.evaluate,
+            augment=factory.augment,
+            compute=factory.compute,
+            seed=factory.facts.seed("measure"),
         )
 
-    encoder = blueprint.encoder()
+    encoder = factory.encoder()
     initial = measured(encoder)
     load_vector(encoder, state.tensors["encoder"])
     return Metrics(initial=initial, pretrained=measured(encoder), measured_on=MEASURED_ON)

@@ -34,6 +34,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
 from secure_fl.errors import ConfigError
+from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.wire import SUITE, plain_header
 from secure_fl.he.ceremony import Epoch
 from secure_fl.he.parameters import ParameterSet
@@ -114,6 +115,11 @@ class Plan:
             return FederationConfig(**self.configuration)
         except ConfigError as error:
             raise malformed("plan", f"{error.field} {error.problem}") from None
+
+    @cached_property
+    def facts(self) -> PublicFacts:
+        """What steps, models and noise follow from."""
+        return PublicFacts(self.config, self.shape, self.classes, len(self.clients), self.largest)
 
     @property
     def protection(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from secure_fl.config import FederationConfig, PrivacyConfig
 from secure_fl.errors import ConfigError
+from secure_fl.federation.facts import PublicFacts
 
 if TYPE_CHECKING:
     from secure_fl.federation.client_plan import ClientPlan
@@ -104,20 +105,11 @@ def _client_plan(
     """The run's own plan; the models are built once, since noise is drawn for each parameter."""
     import torch
 
-    from secure_fl.federation.factory import Blueprint
-    from secure_fl.models.build import build_encoder
+    from secure_fl.federation.factory import Factory
     from secure_fl.training.device import Compute
 
-    blueprint = Blueprint.draw(
-        config,
-        shape,
-        classes or config.data.classes or 0,
-        clients,
-        lambda batch: batch,  # no views are made
-        lambda seed: build_encoder(config.model, shape, seed),
-        Compute(torch.device("cpu")),
-    )
-    return blueprint.client_plan
+    facts = PublicFacts(config, shape, classes or config.data.classes or 0, clients)
+    return Factory.of(facts, compute=Compute(torch.device("cpu"))).client_plan
 
 
 def _example_plan(
@@ -132,18 +124,15 @@ def _example_plan(
     from torch import nn
 
     from secure_fl.federation.example_plan import plan_examples
-    from secure_fl.federation.factory import Blueprint
+    from secure_fl.federation.factory import Factory
     from secure_fl.training.device import Compute
 
-    blueprint = Blueprint(
-        config,
-        shape=(1, 8, 8),
-        classes=2,
-        clients=clients,
+    factory = Factory(
+        PublicFacts(config, (1, 8, 8), classes=2, clients=clients),
         compute=Compute(torch.device("cpu")),
         augment=lambda batch: batch,
         make_encoder=lambda _seed: nn.Identity(),
         features=config.model.features or 64,
         separations=None,
     )
-    return plan_examples(blueprint, examples, labelled)
+    return plan_examples(factory, examples, labelled)

@@ -8,26 +8,25 @@ from __future__ import annotations
 import torch
 
 from secure_fl.federation.asks import Guide
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
 from secure_fl.pools.pool_set import PoolSet
-from secure_fl.seeds import derive_seed
 
 
-def draw_pools(blueprint: Blueprint, state: State, attempt: int = 0) -> PoolSet:
+def draw_pools(factory: Factory, state: State, attempt: int = 0) -> PoolSet:
     """K models with independent random heads.
 
     Encoders pre-trained, or for random starts independent too.
     """
-    config = blueprint.config.pools
+    config = factory.facts.config.pools
     random_encoders = config.start in ("random", "restarts")
     shared, pooled = torch.empty(0), []
     for k in range(config.count):
-        model = blueprint.pool_model(derive_seed(blueprint.config.seed, "pools", attempt, k))
+        model = factory.pool_model(factory.facts.seed("pools", attempt, k))
         if not random_encoders:
             load_vector(model.encoder, state.tensors["encoder"])
-        part, top = blueprint.layout.parts(model)
+        part, top = factory.pool_layout.parts(model)
         shared = part if k == 0 else shared
         pooled.append(top)
     return PoolSet(shared, torch.stack(pooled))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secure_fl.coins import Draws, Use
 from secure_fl.data.views import two_views
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.unit_objectives import CrossEntropy
@@ -36,7 +36,7 @@ class TrainingPath:
         position: the client's place in the round's list, from which some separations follow.
     """
 
-    blueprint: Blueprint
+    factory: Factory
     phase: Literal["pretrain", "cluster"]
     client: int = 0
     position: int = 0
@@ -44,17 +44,17 @@ class TrainingPath:
     @property
     def supervised(self) -> bool:
         """Whether labels are trained, and not views."""
-        return self.phase == "cluster" and self.blueprint.config.pools.task == "supervised"
+        return self.phase == "cluster" and self.factory.facts.config.pools.task == "supervised"
 
     @property
     def frozen(self) -> bool:
         """Whether the encoder is left as it is."""
-        return self.phase == "cluster" and self.blueprint.config.pools.encoder == "frozen"
+        return self.phase == "cluster" and self.factory.facts.config.pools.encoder == "frozen"
 
     @property
     def objective(self) -> Objective:
         """The objective of the self-supervised task."""
-        return self.blueprint.objective(self.client, self.position)
+        return self.factory.objective(self.client, self.position)
 
     @property
     def augments(self) -> bool:
@@ -64,22 +64,22 @@ class TrainingPath:
     @property
     def members(self) -> int:
         """Examples in a unit of the mechanism."""
-        privacy = self.blueprint.config.privacy
+        privacy = self.factory.facts.config.privacy
         return privacy.group_size if privacy.mechanism == "group" and not self.supervised else 1
 
     def mechanism(self, examples: int, rate: float, noise: float) -> ExampleMechanism[Views]:
         """The mechanism over so many examples, each in a step with probability `rate`. Raises
         PrivacyError: the objective has none, or the numbers make no sense.
         """
-        privacy = self.blueprint.config.privacy
+        privacy = self.factory.facts.config.privacy
         if self.supervised:
             clip = AdaptiveBound(privacy.clip) if privacy.adaptive_clip else privacy.clip
             return PerExample(CrossEntropy(), examples, rate, noise, clip)
         made = choose_mechanism(
             self.objective,
             Sampling(examples, rate, noise, privacy.clip),
-            dimension=self.blueprint.embedding,
-            seed=self.blueprint.feature_seed,
+            dimension=self.factory.embedding,
+            seed=self.factory.facts.seed("random features"),
             mechanism=privacy.mechanism,
             group_size=privacy.group_size,
             statistic_share=privacy.statistic_share,
@@ -89,7 +89,7 @@ class TrainingPath:
 
     def views_of(self, x: Tensor, y: Tensor) -> ViewsOf[Views]:
         """What the mechanism takes of examples `[N, ...]` and labels `[N]`."""
-        blueprint, device = self.blueprint, self.blueprint.compute.device
+        factory, device = self.factory, self.factory.compute.device
         objective = None if self.supervised else self.objective
 
         def views_of(index: Tensor, draws: Draws) -> Views:
@@ -101,14 +101,14 @@ class TrainingPath:
                 coins = draws.uniform(objective.places(drawn), Use.HIDING)
                 visible, hidden = objective.hide(drawn, coins)
                 return Labelled(visible[:, None], hidden)
-            views, form = two_views(blueprint.augment, drawn, draws), tuple(index.shape)
+            views, form = two_views(factory.augment, drawn, draws), tuple(index.shape)
             return torch.cat([view.unflatten(0, form) for view in views], dim=1)
 
         return views_of
 
     def model(self) -> nn.Module:
         """A fresh model, in the mode that it is trained in."""
-        pretrains, blueprint = self.phase == "pretrain", self.blueprint
-        model = blueprint.encoder_projector() if pretrains else blueprint.pool_model(0)
+        pretrains, factory = self.phase == "pretrain", self.factory
+        model = factory.encoder_projector() if pretrains else factory.pool_model(0)
         train_mode(model, self.frozen)
         return model

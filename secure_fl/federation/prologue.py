@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import TrainingError
 from secure_fl.federation.extension import CENTRAL_ROUNDS
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.pretrain import encoder_of
@@ -26,29 +26,29 @@ class Prologue:
     """What comes before the program's first step: the encoder that it begins with.
 
     Args:
-        blueprint: of the federation.
+        factory: of the federation.
         data: the set of `pretrain.mode = "centralized"`.
         load: the encoder of the run that `pretrain.mode = "load"` names.
     """
 
     def __init__(
-        self, blueprint: Blueprint, data: Dataset | None, load: Callable[[], nn.Module]
+        self, factory: Factory, data: Dataset | None, load: Callable[[], nn.Module]
     ) -> None:
-        self._blueprint, self._data, self._load = blueprint, data, load
+        self._factory, self._data, self._load = factory, data, load
 
     def initial(self) -> dict[str, Tensor]:
         """The tensors of the state that the program begins with: a loaded encoder or a random one;
         none where one will be pre-trained.
         """
-        mode = self._blueprint.config.pretrain.mode
+        mode = self._factory.facts.config.pretrain.mode
         if mode in ("federated", "centralized"):
             return {}
-        return {"encoder": to_vector(self._load() if mode == "load" else self._blueprint.encoder())}
+        return {"encoder": to_vector(self._load() if mode == "load" else self._factory.encoder())}
 
     @property
     def rounds(self) -> int:
         """How many rounds the server trains by itself."""
-        pretrain = self._blueprint.config.pretrain
+        pretrain = self._factory.facts.config.pretrain
         return pretrain.rounds if pretrain.mode == "centralized" else 0
 
     def finished(self, state: State) -> int:
@@ -66,18 +66,18 @@ class Prologue:
             TrainingError: a loss is not finite.
         """
         assert self._data is not None
-        blueprint, number = self._blueprint, self.finished(state)
-        config, model = blueprint.config, blueprint.encoder_projector()
+        factory, number = self._factory, self.finished(state)
+        config, model = factory.facts.config, factory.encoder_projector()
         if "model" in state.tensors:
             load_vector(model, state.tensors["model"])
-        task = blueprint.pretrain_task(None)
+        task = factory.pretrain_task(None)
         spec = LocalSpec.at_round(config.pretrain, number, self.rounds)
         try:
             report = task.fit(model, self._data, spec, derive_seed(config.seed, "central", number))
         except TrainingError as error:
             raise error.within(f"server, phase pretrain, round {number + 1}") from error
         vector = to_vector(model)
-        encoder = encoder_of(blueprint, vector) if number + 1 >= self.rounds else {}
+        encoder = encoder_of(factory, vector) if number + 1 >= self.rounds else {}
         moved = state.with_values({"model": vector, **encoder}, {CENTRAL_ROUNDS: number + 1})
         weights = task.objective.weights
         loss = sum(weights[name] * value for name, value in report.terms.items())

@@ -20,7 +20,7 @@ from secure_fl.federation.example_plan import (
     chooses_in,
     plan_examples,
 )
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.steps.step import sampled
 from secure_fl.privacy.accounting import Charge, within
 from secure_fl.privacy.events import Event
@@ -48,7 +48,7 @@ class RoundsToCome:
             do so in the first round to come.
     """
 
-    blueprint: Blueprint
+    factory: Factory
     gate: BudgetGate
     phase: str
     begun: int
@@ -62,7 +62,7 @@ class RoundsToCome:
         Raises:
             PrivacyError: naming the length, and how many rounds still fit.
         """
-        budget, asked = self.gate.budget, length_of(self.blueprint.config, self.phase)
+        budget, asked = self.gate.budget, length_of(self.factory.facts.config, self.phase)
         if budget is None or self._fit(asked):
             return
         held = _most(self._fit, self.begun, asked)
@@ -97,10 +97,10 @@ class RoundsToCome:
     @cached_property
     def _calls(self) -> dict[int, tuple[int, ...]]:
         """Who is called in each round to come."""
-        config = self.blueprint.config
+        facts, config = self.factory.facts, self.factory.facts.config
         settings = config.pretrain if self.phase == "pretrain" else config.pools
         coming = range(self.begun, length_of(config, self.phase))
-        return {number: sampled(self.blueprint, self.phase, settings, number) for number in coming}
+        return {number: sampled(facts, self.phase, settings, number) for number in coming}
 
     def _released_in(self, client: int, number: int) -> list[Event]:
         """What a client will release in one round; in the first one to come also a choice out of
@@ -108,7 +108,7 @@ class RoundsToCome:
         """
         if not self.gate.covers_run:
             return []
-        config, clients = self.blueprint.config, self.blueprint.client_plan
+        config, clients = self.factory.facts.config, self.factory.client_plan
         if clients is not None:
             return [clients.of(self.phase).event(1)]
         plan = self._plans[client]
@@ -123,7 +123,7 @@ class RoundsToCome:
     def _plans(self) -> dict[int, ExamplePlan]:
         """Every client's plan of example-level privacy."""
         return {
-            client: plan_examples(self.blueprint, *size, self.gate.already(client))
+            client: plan_examples(self.factory, *size, self.gate.already(client))
             for client, size in self.sizes.items()
         }
 

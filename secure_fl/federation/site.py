@@ -29,10 +29,9 @@ from secure_fl.errors import ConfigError, PrivacyError
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Client
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.following import KeptFollower
 from secure_fl.federation.installed import code_digest
-from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.plan import Plan
@@ -50,7 +49,6 @@ from secure_fl.models.state import to_vector
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.training.device import Compute
 
 _LEDGER, _RESULTS, _TRANSCRIPT = "ledger.json", "results", "transcript.jsonl"
 
@@ -72,24 +70,15 @@ def program_of(
         ConfigError: the encoder comes from elsewhere, and is not given.
         ModelError: the encoder does not fit the examples.
     """
-    config, shape = plan.config, plan.shape
+    config = plan.config
     if config.pretrain.mode in ("load", "centralized") and not initial:
         remedy = "give everybody the encoder that the federation begins with"
         mode = config.pretrain.mode
         raise ConfigError("begins elsewhere", field="pretrain.mode", value=mode, remedy=remedy)
-    blueprint = Blueprint.draw(
-        config,
-        shape,
-        plan.classes,
-        len(plan.clients),
-        augmentation(None, config, shape),
-        encoder_maker(encoder, config, shape),
-        Compute.of(config.runtime),
-        plan.largest,
-    )
+    factory = Factory.of(plan.facts, encoder)
     if not initial and config.pretrain.mode != "federated":
-        initial = {"encoder": to_vector(blueprint.encoder())}
-    return StepProgram(blueprint, steps_of(blueprint), initial)
+        initial = {"encoder": to_vector(factory.encoder())}
+    return StepProgram(factory, steps_of(factory), initial)
 
 
 @dataclass
@@ -153,14 +142,14 @@ class LocalSite:
                 not covered by the noise.
         """
         program, config = self.program(plan), plan.config
-        check_paths(program.blueprint, len(self.data.train))
+        check_paths(program.factory, len(self.data.train))
         path, number = self.folder / _LEDGER, plan.clients.index(self.name)
         kept = self._state.mark("ledger") is not None or is_file(path)
         noised = config.noises_sketches
         self._gate = BudgetGate(config.privacy, path, self._state, sketches=noised, resumed=kept)
         self._box = ReleaseBox(self.folder / _RESULTS, self._state, self._gate.charged)
         already = self._gate.already(number)
-        data, bench = replace(self.data, id=number), Workbench(program.blueprint)
+        data, bench = replace(self.data, id=number), Workbench(program.factory)
         client = Client.of(program, data, bench, NoiseSource.fresh(), self._box, already)
         return program, SiteAnswers(program, client, self._box)
 
@@ -203,7 +192,7 @@ class SiteAnswers:
         return self._client.answer(state, position)
 
     def _lacks_sketch(self, state: State) -> bool:
-        names, config = self._program.names, self._program.blueprint.config
+        names, config = self._program.names, self._program.facts.config
         if self._recalled or "sketch" not in names or not config.noises_sketches:
             return False
         return state.place > Place(names.index("sketch"), 0)

@@ -108,7 +108,7 @@ class ClientSketch(ABC):
     def _values(self, data: Dataset) -> Tensor:
         """Each example's vector, `[N, F]`."""
         return (
-            embed(self._bench.kept_encoder, data.x, self._bench.blueprint.compute)
+            embed(self._bench.kept_encoder, data.x, self._bench.factory.compute)
             if self.form.of_encoder
             else pooled_values(data.x)
         )
@@ -210,7 +210,7 @@ class ReleasedSketch(ClientSketch):
 
 def client_sketch(data: ClientData, bench: Workbench, releasing: Releasing) -> ClientSketch:
     """The kind of sketch that the run's configuration asks for."""
-    form = bench.blueprint.sketch
+    form = bench.factory.sketch
     train = data.train if form.of_encoder or data.sketched is None else data.sketched
     return (
         OpenSketch(train, bench, form)

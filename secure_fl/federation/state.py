@@ -42,7 +42,7 @@ class State:
     Attributes:
         place: where the program is.
         tensors: by name; on the processor.
-        facts: JSON values by name.
+        facts: what else rounds hand on, such as a bound that adapts: JSON values by name.
     """
 
     place: Place

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.steps.step import Step
@@ -20,17 +20,17 @@ class StepProgram:
     **Guarantee**: `form` and `done` follow from the steps and the place; `apply` from these, the
     state and what was opened.
 
-    **Assumes**: everybody makes it of the same blueprint, steps and initial tensors.
+    **Assumes**: everybody makes it of the same factory, steps and initial tensors.
     """
 
     def __init__(
         self,
-        blueprint: Blueprint,
+        factory: Factory,
         steps: Sequence[Step],
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         """`initial`: what the program begins with, such as an encoder from elsewhere."""
-        self.blueprint, self.steps = blueprint, tuple(steps)
+        self.factory, self.facts, self.steps = factory, factory.facts, tuple(steps)
         self._initial = dict(initial or {})
         self._asked: tuple[State, Any] | None = None
 

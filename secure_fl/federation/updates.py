@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.client_plan import ADAPTATION
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.summing import Opening, Summed
@@ -66,18 +66,18 @@ class Updates:
     compared: bool = False
 
     @classmethod
-    def of(cls, blueprint: Blueprint, name: str, minimum: int) -> Updates:
+    def of(cls, factory: Factory, name: str, minimum: int) -> Updates:
         """How updates of `pretrain` or `cluster` are summed.
 
         `minimum` is for sums that the server does not read anyway.
         """
-        config, plan, grid = blueprint.config, blueprint.client_plan, blueprint.grid(name)
+        config, plan, grid = factory.facts.config, factory.client_plan, factory.grid(name)
         grouping = Grouping.of(config.security)
         compared = config.privacy.unit == "none" and grouping is None
         if compared:
             wide = (*grid.wide, grid.shared + grid.pooled)
             grid = replace(grid, pooled=grid.pooled + 1, wide=wide)
-        level, least = plan.of(name) if plan else None, minimum if blueprint.secure else 1
+        level, least = plan.of(name) if plan else None, minimum if factory.facts.sums_only else 1
         return cls(name, grid, level, grouping, least, config.seed, compared)
 
     @cached_property

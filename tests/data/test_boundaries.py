@@ -140,13 +140,12 @@ def test_private_models_are_made_for_a_declared_number_of_classes(unit: str) -> 
     with pytest.raises(DataError, match="read off private labels") as caught:
         Federation(tiny_config(**tables), data=found)
     assert "data.classes" in caught.value.remedy
-    assert Federation(tiny_config(**tables, data={"classes": 5}), data=found).blueprint.classes == 5
-    assert Federation(tiny_config(**tables), data=make_images(120)).blueprint.classes == 3
-    assert (
-        Federation(tiny_config(**tables, pools={"enabled": False}), data=found).blueprint.classes
-        == 0
-    ), "nothing is made for classes"
-    assert Federation(tiny_config(), data=found).blueprint.classes == 3
+    told = Federation(tiny_config(**tables, data={"classes": 5}), data=found)
+    assert told.factory.facts.classes == 5
+    assert Federation(tiny_config(**tables), data=make_images(120)).factory.facts.classes == 3
+    without = Federation(tiny_config(**tables, pools={"enabled": False}), data=found)
+    assert without.factory.facts.classes == 0, "nothing is made for classes"
+    assert Federation(tiny_config(), data=found).factory.facts.classes == 3
 
 
 def test_who_declares_classes(tmp_path: Path) -> None:

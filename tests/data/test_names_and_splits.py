@@ -92,7 +92,7 @@ def test_private_runs_want_names_declared() -> None:
             Federation(tiny_config(**tables), data=found)
         assert "class_names" in caught.value.remedy
         told = Federation(tiny_config(**tables, data={"class_names": ["a", "b", "c"]}), data=found)
-        assert told.blueprint.classes == 3
+        assert told.factory.facts.classes == 3
 
 
 def test_declared_names_must_agree() -> None:

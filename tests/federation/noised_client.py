@@ -63,7 +63,7 @@ class Client:
 
     def pretrained(self) -> tuple[Tensor, GaussianEvent]:
         """The released change of the model, and what was charged for it."""
-        ask = TrainEncoder(0, to_vector(self.federation.blueprint.encoder_projector()))
+        ask = TrainEncoder(0, to_vector(self.federation.factory.encoder_projector()))
         (release,) = self.client.protection.releases(ask, 0)
         assert isinstance(release.event, GaussianEvent)
         return self.client.protection.train_encoder(ask, 0).pooled, release.event

@@ -24,7 +24,7 @@ from secure_fl.secure_sum.grid import Grid
 
 
 def program_of(federation: Federation) -> StepProgram:
-    return StepProgram(federation.blueprint, steps_of(federation.blueprint))
+    return StepProgram(federation.factory, steps_of(federation.factory))
 
 
 def engine_of(
@@ -43,14 +43,14 @@ def state_at(
     What that begins with, after the tensors given and a fresh encoder.
     """
     program = program_of(federation)
-    encoder = to_vector(federation.blueprint.encoder())
+    encoder = to_vector(federation.factory.encoder())
     place = Place(program.names.index(name), number)
     return program, program.entered(State(place, {"encoder": encoder} | tensors))
 
 
 def drawn(federation: Federation) -> State:
     """A state with a fresh encoder, from which pools are drawn."""
-    return State(Place(0, 0), {"encoder": to_vector(federation.blueprint.encoder())})
+    return State(Place(0, 0), {"encoder": to_vector(federation.factory.encoder())})
 
 
 def summed(

@@ -140,7 +140,7 @@ def taking_part(monkeypatch: pytest.MonkeyPatch) -> Measured:
     monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(0))
     federation = Federation(settings, data=alike, augment=lambda x: x)
     (client,) = engine_of(federation, clients=federation.clients[:1]).clients
-    ask = TrainPool(0, draw_pools(federation.blueprint, drawn(federation)))
+    ask = TrainPool(0, draw_pools(federation.factory, drawn(federation)))
     event = client.protection.releases(ask, 0)[-1].event
     assert isinstance(event, GaussianEvent)
     examples = len(federation.clients[0].train)
@@ -234,7 +234,7 @@ def heads(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], PerExample, Gau
         ),
         monkeypatch,
     )
-    ask = TrainPool(0, draw_pools(asked.federation.blueprint, drawn(asked.federation)))
+    ask = TrainPool(0, draw_pools(asked.federation.factory, drawn(asked.federation)))
     event = asked.client.protection.releases(ask, 0)[-1].event
     assert isinstance(event, GaussianEvent)
     with monkeypatch.context() as patch:

@@ -37,7 +37,7 @@ def run_noise(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Measured:
     for name in ("noised", "clear"):
         monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(3))
         federation = Federation(config({"name": "masked"}), data=EXAMPLES)
-        length = len(to_vector(federation.blueprint.encoder_projector()))
+        length = len(to_vector(federation.factory.encoder_projector()))
         with quiet(monkeypatch, length=length if name == "clear" else 10**9):
             encoders.append(to_vector(federation.run(folder / name).encoder))
     variance = 0.0

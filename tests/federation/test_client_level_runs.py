@@ -95,14 +95,14 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     privacy = {"unit": "client", "noise": 1e-3, "min_clients": 3, "clip": 100.0}
     federation = Federation(private(privacy, **tables), data=images)
     program, state = state_at(federation, "pretrain")
-    ask = TrainEncoder(0, to_vector(federation.blueprint.encoder_projector()))
+    ask = TrainEncoder(0, to_vector(federation.factory.encoder_projector()))
     clients = engine_of(plain, clients=federation.clients).clients
     changes = [
         client.protection.train_encoder(ask, number).pooled.double()
         for number, client in enumerate(clients)
     ]
     opened, _ = summed(program, engine_of(federation), state)
-    plan = federation.blueprint.client_plan
+    plan = federation.factory.client_plan
     assert plan is not None
     level = plan.of("pretrain")
     _, means = level.open_pools(opened.total, level.open_head(opened.total.head, opened.survivors))
@@ -113,7 +113,7 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
 
 def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset) -> None:
     federation = Federation(private({**CLIENT, "adaptive_clip": True}), data=images)
-    plan = federation.blueprint.client_plan
+    plan = federation.factory.client_plan
     assert plan is not None
     for step in program_of(federation).steps:
         level, opening = plan.of(step.name), step.form(0).opening

@@ -27,7 +27,7 @@ def images() -> Dataset:
 
 def updates(images: Dataset, name: str = "cluster", minimum: int = 3, **tables: Any) -> Updates:
     tables = {**SIX, "security": {"protection": "masked"}, **tables}
-    return Updates.of(Federation(tiny_config(**tables), data=images).blueprint, name, minimum)
+    return Updates.of(Federation(tiny_config(**tables), data=images).factory, name, minimum)
 
 
 def summed(how: Updates, changes: Tensor, choices: list[int], weights: list[float]) -> Summed:
@@ -76,7 +76,7 @@ def test_alike_is_0_unlike_is_1_and_a_closed_pool_says_nothing(images: Dataset) 
 
 def test_models_move_as_they_do_without_it(images: Dataset) -> None:
     made = Federation(tiny_config(**SIX, security={"protection": "masked"}), data=images)
-    how, grid = Updates.of(made.blueprint, "cluster", 3), made.blueprint.grid("cluster")
+    how, grid = Updates.of(made.factory, "cluster", 3), made.factory.grid("cluster")
     changes, choices, weights = drawn(how), [0, 0, 0, 1, 1, 1], [1.0] * 6
     bare = OpenSum()
     for client, change in enumerate(changes):

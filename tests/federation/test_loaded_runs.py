@@ -82,7 +82,7 @@ def test_what_is_stated_is_the_largest_of_all_that_may_be(tmp_path: Path, uneven
         for earlier in first.values()
         for own in second.values()
     ]
-    assert stated["epsilon"] == pytest.approx(max(every))
+    assert stated.epsilon == pytest.approx(max(every))
     own = [
         epsilon([*first[client], *second[client]], DELTA, Adjacency.ZERO_OUT) for client in (0, 1)
     ]

@@ -204,7 +204,7 @@ def test_what_is_charged_is_what_was_planned(
     )
     whole = Federation(config, data=images)
     client = whole.clients[0].train
-    planned = plan_examples(whole.blueprint, len(client), len(client)).events()
+    planned = plan_examples(whole.factory, len(client), len(client)).events()
     whole.run(tmp_path / "run")
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
     charged = [release.event for release in ledger.releases if 0 in release.subjects]

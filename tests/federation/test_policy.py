@@ -312,7 +312,7 @@ def test_epsilon_is_the_runs_own(tables: dict[str, dict[str, Any]]) -> None:
     federation = Federation(changed(**small, **tables))
     client = federation.clients[0]
     own = OwnData(len(client.train), client.train.labels, client.train.shape, 10)
-    plan = federation.blueprint.client_plan or next(client_plans(federation)).plan
+    plan = federation.factory.client_plan or next(client_plans(federation)).plan
     charges = [Charge(event, Adjacency.REPLACE_ONE) for event in plan.events()]
     spent = planned_epsilon(charges, 1e-6)
     assert spent > 0.5

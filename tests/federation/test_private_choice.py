@@ -232,7 +232,7 @@ def test_one_choice_a_round_whatever_pools_are_shown(
     federation = Federation(config({"choice_epsilon": 1e-6}), data=images)
     client = engine_of(federation, tmp_path / "results" if stored else None).clients[0].protection
     assert isinstance(client, ExampleLevel)
-    pools = draw_pools(federation.blueprint, drawn(federation))
+    pools = draw_pools(federation.factory, drawn(federation))
     answers = set()
     for number in range(12):
         ask = TrainPool(0, PoolSet(pools.shared, pools.pooled + 0.01 * number))
@@ -268,7 +268,7 @@ def moved(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> float:
         )
         made = Federation(config(start="random"), data=images)
         (asked,) = engine_of(made, clients=made.clients[:1]).clients
-        ask = TrainPool(0, draw_pools(made.blueprint, drawn(made)))
+        ask = TrainPool(0, draw_pools(made.factory, drawn(made)))
         event = asked.protection.releases(ask, 0)[0].event
         assert isinstance(event, PureEvent)
         asked.protection.choose(ask, 0)

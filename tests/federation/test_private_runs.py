@@ -124,7 +124,7 @@ def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(
     tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation = Federation(private(EXAMPLE), data=images)
-    vector = torch.zeros(len(to_vector(federation.blueprint.encoder_projector())))
+    vector = torch.zeros(len(to_vector(federation.factory.encoder_projector())))
     ask = TrainEncoder(0, vector)
     answers = []
     for seed in (1, 2):

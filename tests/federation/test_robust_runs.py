@@ -86,9 +86,7 @@ def test_a_liar_within_its_clamp_moves_the_mean_and_not_the_robust_average(
 ) -> None:
     settled = encoder(Federation(robust("none", ONE_ROUND), data=images).run())
     quiet = encoder(Federation(robust(how, ONE_ROUND, trim=trim), data=images).run())
-    bound = (
-        Federation(robust("none", ONE_ROUND), data=images).blueprint.grid("pretrain").codec.bound
-    )
+    bound = Federation(robust("none", ONE_ROUND), data=images).factory.grid("pretrain").codec.bound
     lie(monkeypatch, 4, bound)
     moved = (encoder(Federation(robust("none", ONE_ROUND), data=images).run()) - settled).abs()
     kept = (
@@ -261,7 +259,7 @@ def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: 
     assert (first.group_size, second.group_size) == (6, 6)
     assert first.group_seed != second.group_seed
     assert [steps["sketch"].form(number).opening.group_size for number in (0, 1)] == [None, None]
-    plain = Federation(robust("none", ONE_ROUND), data=images).blueprint
+    plain = Federation(robust("none", ONE_ROUND), data=images).factory
     form = program_of(Federation(robust("none", ONE_ROUND), data=images)).steps[0].form(0)
     assert form.opening == Opening(plain.grid("pretrain").codec.bound)
     assert isinstance(Summing(plain.config.security, 9).begin(form), ProtectedSum)
@@ -361,7 +359,7 @@ def test_a_liar_beyond_its_clamp_ends_no_run(
     )
     federation = Federation(config, data=images)
     honest = encoder(federation.run())
-    lie(monkeypatch, 4, lies * federation.blueprint.grid("pretrain").codec.bound)
+    lie(monkeypatch, 4, lies * federation.factory.grid("pretrain").codec.bound)
     result = Federation(config, data=images).run()
     metrics = next(record.metrics for record in result.records if record.phase == "pretrain")
     assert metrics.groups_opened == (4 - len(metrics.groups_left_out or ()),)

@@ -50,8 +50,8 @@ def test_one_global_model_with_whole_batches_is_centralized_gradient_descent(
     assert len({len(client.train) for client in made.clients}) > 1
     opened, _ = summed(program, engine_of(made), state)
     after = get_pools(program.apply(state, opened))
-    model = made.blueprint.pool_model(0)
-    made.blueprint.layout.load(model, before, 0)
+    model = made.factory.pool_model(0)
+    made.factory.pool_layout.load(model, before, 0)
     x, y = (
         torch.cat([getattr(client.train, name) for client in made.clients]) for name in ("x", "y")
     )
@@ -68,7 +68,7 @@ def test_pools_nobody_chose_stay_and_identical_pools_collapse(images: Dataset, m
     made = federation(
         images, pretrain={"mode": "none"}, pools={"count": 3, "start": "random", "encoder": mode}
     )
-    pools = draw_pools(made.blueprint, drawn(made))
+    pools = draw_pools(made.factory, drawn(made))
     alike = {"pools.shared": pools.shared, "pools.pooled": pools.pooled[:1].repeat(3, 1)}
     program, state = state_at(made, "cluster", **alike)
     opened, seen = summed(program, engine_of(made), state)
@@ -91,7 +91,7 @@ def test_independent_heads_and_encoders(images: Dataset) -> None:
     ):
         made = federation(images, pools={"start": start, "encoder": mode})
         state = drawn(made)
-        pools, width = draw_pools(made.blueprint, state), len(state.tensors["encoder"])
+        pools, width = draw_pools(made.factory, state), len(state.tensors["encoder"])
         first, second = pools.pooled
         assert torch.equal(first[:width], second[:width]) == equal_encoders
         assert not torch.equal(first[width:], second[width:])
@@ -101,7 +101,7 @@ def test_a_forced_round_follows_the_sketch_and_not_the_loss(images: Dataset) -> 
     made = federation(images)
     clients = engine_of(made).clients
     sketches = [client.sketch.give(GiveSketch())[:-2] for client in clients]
-    mean, pools = torch.stack(sketches).mean(0), draw_pools(made.blueprint, drawn(made))
+    mean, pools = torch.stack(sketches).mean(0), draw_pools(made.factory, drawn(made))
     for order in ((0, 1), (1, 0)):
         guide = Guide(mean, torch.stack([sketches[i] - mean for i in order]))
         score = clients[0].protection.choose(TrainPool(0, pools, guide, forced=True), 0)
@@ -124,7 +124,7 @@ def test_unlabelled_clients_take_part_without_changing_the_models(start: str, sk
     if start == "sketch":
         forced = next(record.metrics for record in result.records if record.phase == "cluster")
         assert forced.pools.ari == 1, "unlabelled clients did not join their own group's pool"
-    pools = draw_pools(made.blueprint, drawn(made))
+    pools = draw_pools(made.factory, drawn(made))
     trained = engine_of(made).clients[7].protection.train_pool(TrainPool(0, pools), 0, 7)
     assert trained.weight == 0
     assert trained.change.abs().max() == 0
@@ -183,13 +183,13 @@ def test_validation_examples_decide_where_asked(images: Dataset) -> None:
         data={"validation_fraction": 0.25},
         pools={"select_on": "validation", "select_by": "accuracy", "start": "random"},
     )
-    blueprint, client = made.blueprint, engine_of(made).clients[0]
-    pools = draw_pools(blueprint, drawn(made))
-    task, data = blueprint.pool_task(0), client.local.data
+    factory, client = made.factory, engine_of(made).clients[0]
+    pools = draw_pools(factory, drawn(made))
+    task, data = factory.pool_task(0), client.local.data
     score = client.protection.choose(ScorePools(pools), 0)
-    model = blueprint.pool_model(0)
+    model = factory.pool_model(0)
     for k, loss in enumerate(score.losses):
-        blueprint.layout.load(model, pools, k)
+        factory.pool_layout.load(model, pools, k)
         assert loss == pytest.approx(task.score(model, data.validation, 0).loss)
         assert loss != pytest.approx(task.score(model, data.train, 0).loss)
 
@@ -209,7 +209,7 @@ def test_partial_participation_samples_without_replacement_and_varies(images: Da
 def test_bytes_are_those_of_the_messages(images: Dataset) -> None:
     made = federation(images)
     first = next(record for record in made.run().records if record.phase == "pretrain")
-    model = len(to_vector(made.blueprint.encoder_projector()))
+    model = len(to_vector(made.factory.encoder_projector()))
     whole = 4 * 8 * -(-(model + 1) // 2)  # two fields a word, a weight among them
     assert whole < first.bytes_up < whole + 4 * 4096, "signed heads and digests go along"
     assert whole < first.bytes_down < whole + 4 * 8192

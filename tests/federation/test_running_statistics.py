@@ -155,11 +155,11 @@ def test_places_follow_what_is_pooled(mode: str) -> None:
         pools={"encoder": mode},
         evaluate={"enabled": False},
     )
-    blueprint = Federation(config, data=data).blueprint
-    model = blueprint.pool_model(0)
+    factory = Federation(config, data=data).factory
+    model = factory.pool_model(0)
     for buffer in model.buffers():
         buffer.fill_(7)
-    vector = torch.cat(blueprint.layout.parts(model))
+    vector = torch.cat(factory.pool_layout.parts(model))
     assert PoolLayout(mode).buffers(model) == tuple(torch.nonzero(vector == 7.0).flatten().tolist())  # type: ignore[arg-type]
 
 

@@ -294,7 +294,7 @@ def test_every_answer_has_the_shape_that_its_form_says_before_anybody_trains(
     federation = Federation(secure(protection, pools={"encoder": "shared"}), data=images)
     program = program_of(federation)
     engine = engine_of(federation)
-    whole = sample_state(federation.blueprint)
+    whole = sample_state(federation.factory)
     for number, step in enumerate(program.steps):
         for round_number in range(min(2, step.rounds)):
             place = Place(number, round_number)

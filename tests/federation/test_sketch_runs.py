@@ -167,8 +167,8 @@ def test_what_is_summed_is_the_released_sketch_with_the_noise_that_is_charged(
     watched, made, z = run_watched(images, tmp_path / "run", monkeypatch)
     assert len(watched.centres) == len(watched.sketches) == 6
     check_noise(z)
-    width = made.blueprint.sketch_width
-    grid = made.blueprint.single_grid(width + 2)
+    width = made.factory.sketch.width
+    grid = made.factory.unit_grid(width + 2)
     first = [blocks for blocks in watched.summed if blocks.pools.shape == (1, width + 2)]
     assert len(first) == 6
     for blocks, (sketch, exact, _) in zip(first, watched.sketches, strict=True):
@@ -302,9 +302,9 @@ def test_batch_normalisation_is_no_hindrance_in_eval_mode(images: Dataset) -> No
 
 def test_sketches_of_examples_need_no_encoder(images: Dataset) -> None:
     """Clients that need one take it from the replicated state: nothing is handed out."""
-    assert not Federation(protected(), data=images).blueprint.needs_kept_encoder
+    assert not Federation(protected(), data=images).config.keeps_encoder
     of_encoder = Federation(protected(pools={"sketch_of": "encoder"}), data=images)
-    assert of_encoder.blueprint.needs_kept_encoder
+    assert of_encoder.config.keeps_encoder
     client, (_, state) = engine_of(of_encoder).clients[0], state_at(of_encoder, "sketch")
     client.recalled(state)
     assert client.local.bench.kept is state.tensors["encoder"]
@@ -351,10 +351,10 @@ def test_a_run_whose_sketches_alone_are_private_is_no_start_of_a_private_one(
 
 
 def test_a_round_of_k_means_sends_less_than_sketches_of_embeddings_did() -> None:
-    blueprint = Federation().blueprint
-    config = blueprint.config.pools
+    factory = Federation().factory
+    config = factory.facts.config.pools
     assert (
-        config.sketch_starts * config.count * (blueprint.sketch_width + 2)
+        config.sketch_starts * config.count * (factory.sketch.width + 2)
         < 32 * config.count * (10 * 64 + 2) / 2
     )
     assert FederationConfig(security={"protection": "plain"}).pools.sketch_starts == 32

@@ -135,7 +135,8 @@ def test_the_monitor_works_from_opened_sums_alone(start: str, images: Dataset) -
         choices = [each.score.choice for each in seen.values() if each.score is not None]
         monitored = step.monitor(state, opened)
         if choices:
-            counts = monitored["pools"]["counts"] if "pools" in monitored else monitored["counts"]
+            counts = monitored.counts if monitored.pools is None else monitored.pools.counts
+            assert counts is not None
             assert list(counts) == [choices.count(pool) for pool in range(2)]
             counted += 1
         state = program.apply(state, opened)
@@ -153,16 +154,16 @@ class Labelled(Step):
 
     @property
     def grid(self) -> Grid:
-        return self.blueprint.single_grid(self.blueprint.classes)
+        return self.factory.unit_grid(self.factory.facts.classes)
 
     def form(self, round_number: int) -> SumForm:
         return self.on_grid(self.grid)
 
     def ask(self, state: State) -> int:
-        return self.blueprint.classes
+        return self.factory.facts.classes
 
     def answer(self, ask: int, client: Client, position: int) -> Answer:
-        counts = client.local.data.train.y.bincount(minlength=ask) / self.blueprint.largest
+        counts = client.local.data.train.y.bincount(minlength=ask) / self.factory.facts.largest
         return Answer(self.grid.blocks(counts.float(), 0), Seen())
 
     def apply(self, state: State, opened: Summed) -> State:
@@ -176,7 +177,7 @@ class Labelled(Step):
 def test_a_new_kind_of_step_is_one_class(protection: str, images: Dataset) -> None:
     tables = {"security": {"protection": protection}, "partition": {"clients": 6}}
     federation = Federation(tiny_config(**tables), data=images)
-    program = StepProgram(federation.blueprint, [Labelled(federation.blueprint)])
+    program = StepProgram(federation.factory, [Labelled(federation.factory)])
     engine = EmbeddedEngine(federation.clients, program)
     gate, heard = BudgetGate(PrivacyConfig(), None), list[int]()
     recorder = Recorder(None, federation.config, 6)
@@ -185,7 +186,7 @@ def test_a_new_kind_of_step_is_one_class(protection: str, images: Dataset) -> No
     )
     state, record = rounds.run(program.start())
     counts = torch.stack([client.train.y.bincount(minlength=3) for client in federation.clients])
-    shares = counts.sum(0).double() / federation.blueprint.largest
+    shares = counts.sum(0).double() / federation.factory.facts.largest
     assert torch.allclose(state.tensors["shares"], shares, atol=1e-3)
     assert program.done(state.place)
     assert (record.phase, record.round, record.clients) == ("labelled", 1, 6)
@@ -206,9 +207,9 @@ def test_what_no_mechanism_covers_is_not_answered_under_privacy(
 ) -> None:
     """Whoever thought of the step, and although the protection could compute it."""
     federation = Federation(tiny_config(privacy=privacy), data=images)
-    program = StepProgram(federation.blueprint, [kind(federation.blueprint)])
+    program = StepProgram(federation.factory, [kind(federation.factory)])
     client = EmbeddedEngine(federation.clients, program).clients[0]
-    state = sample_state(federation.blueprint)
+    state = sample_state(federation.factory)
     assert program.ask(state) is not None
     with pytest.raises(PrivacyError, match="not answered"):
         client.answer(state, 0)

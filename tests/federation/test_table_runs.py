@@ -65,7 +65,7 @@ def short(**tables: dict[str, Any]) -> FederationConfig:
 def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path) -> None:
     data = wine()
     federation = Federation(short(), data=data)
-    assert isinstance(federation.blueprint.augment, TableViews)
+    assert isinstance(federation.factory.augment, TableViews)
     result = federation.run(tmp_path / "run")
     assert result.summary.sketches.epsilon == pytest.approx(1.0)
     assert PrivacyLedger.load(tmp_path / "run" / "ledger.json").verify().ok
@@ -86,7 +86,7 @@ def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path
         )
     np.savez(tmp_path / "new.npz", x=data.x.numpy())
     found = assign_pool(tmp_path / "run", tmp_path / "new.npz")
-    guide, form = load_pools(tmp_path / "run")[1], federation.blueprint.sketch
+    guide, form = load_pools(tmp_path / "run")[1], federation.factory.sketch
     assert found.by == "sketch distance"
     assert guide is not None
     own = form.plain_sketch(pooled_values(squashed(data.x)), load_centre(tmp_path / "run"))
@@ -148,7 +148,7 @@ def read_by_sketches(data: Dataset, config: FederationConfig) -> list[torch.Tens
     """What each example of client 0 adds to the two releases of its sketch."""
     federation = Federation(config, data=data)
     sketch = engine_of(federation).clients[0].sketch
-    values, form = sketch._values(sketch._train), federation.blueprint.private_sketch
+    values, form = sketch._values(sketch._train), federation.factory.sketch.released
     assert isinstance(form, PrivateSketch)
     centre = torch.ones(form.features, dtype=torch.float64) / form.features
     return [
@@ -204,7 +204,7 @@ def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
     monkeypatch.setattr(central, "load_source", lambda *_: (server, None))
     trained: list[torch.Tensor] = []
     monkeypatch.setattr(
-        run, "Prologue", lambda _blueprint, examples, _load: trained.append(examples.x) or _Stop()
+        run, "Prologue", lambda _factory, examples, _load: trained.append(examples.x) or _Stop()
     )
     federation = Federation(config, data=clients)
     with pytest.raises(KeyboardInterrupt):

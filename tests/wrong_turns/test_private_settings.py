@@ -20,7 +20,7 @@ def private(**privacy: Any) -> Any:
     return lambda _: (
         Federation(
             tiny_config(privacy={**CLIENTS, **privacy}, **MASKED), data=IMAGES
-        ).blueprint.client_plan
+        ).factory.client_plan
     )
 
 
@@ -104,7 +104,7 @@ def test_counts_noised_beyond_use() -> None:
                 privacy={"unit": "client", "noise": 1.0, "count_noise": count_noise}, **tables
             ),
             data=IMAGES,
-        ).blueprint.client_plan
+        ).factory.client_plan
 
     remedy = r"leave it out, .* privacy\.false_pass or security\.min_pool_clients"
     Turn(

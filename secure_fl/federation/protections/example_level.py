@@ -67,7 +67,7 @@ class ExampleLevel:
         self, local: Local, releasing: Releasing, already: tuple[Charges, ...] = ((),)
     ) -> None:
         """`already`: what earlier runs may have released of this client, a history each."""
-        self._local, self._blueprint = local, local.blueprint
+        self._local, self._factory = local, local.factory
         self._releasing, self._already = releasing, already
         self._made: tuple[str, PrivateTraining[Views]] | None = None
         self._choices: dict[int, int | None] = {}
@@ -76,7 +76,7 @@ class ExampleLevel:
     def plan(self) -> ExamplePlan:
         """What the client will release over the run, and with which noise."""
         train = self._local.data.train
-        return plan_examples(self._blueprint, len(train), train.labels, self._already)
+        return plan_examples(self._factory, len(train), train.labels, self._already)
 
     def check(self, ask: Ask) -> None:
         """Refuse an ask whose answer would have no noise: all but training, choices with it, and
@@ -124,7 +124,7 @@ class ExampleLevel:
             return Trained(*nothing, weight=0.0)
 
         def make() -> dict[str, Tensor]:
-            model, layout = self._local.bench.pool_model, self._blueprint.layout
+            model, layout = self._local.bench.pool_model, self._factory.pool_layout
             layout.load(model, pools, choice)
             self._train(model, ask, position)
             shared, pooled = layout.parts(model)
@@ -141,13 +141,13 @@ class ExampleLevel:
 
         The mechanism that is charged is the one that adds the noise.
         """
-        step, config = step_of(ask), self._blueprint.config
+        step, config = step_of(ask), self._local.facts.config
         key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
         if self._made is None or self._made[0] != key:
             settings = config.pretrain if step == "pretrain" else config.pools
             steps = self.plan.pretrain if step == "pretrain" else self.plan.pools
             assert steps is not None
-            path = TrainingPath(self._blueprint, step, self._local.data.id, position)
+            path = TrainingPath(self._factory, step, self._local.data.id, position)
             mechanism = path.mechanism(steps.examples, steps.rate, self.plan.noise)
             spec = LocalSpec.at_round(settings, ask.round, settings.rounds)
             private = PrivateSpec(steps.per_round, spec.lr, spec.momentum, spec.weight_decay)
@@ -156,7 +156,7 @@ class ExampleLevel:
 
     def _train(self, model: nn.Module, ask: TrainEncoder | TrainPool, position: int) -> None:
         step, client = step_of(ask), self._local.data
-        path = TrainingPath(self._blueprint, step, client.id, position)
+        path = TrainingPath(self._factory, step, client.id, position)
         training = self._training(ask, position)
         data = client.train.with_labels() if path.supervised else client.train
         train_mode(model, path.frozen)
@@ -178,7 +178,7 @@ class ExampleLevel:
     @cached_property
     def _choice(self) -> PrivateChoice:
         """The mechanism of every choice: what it costs is asked of the one that chooses."""
-        return choice_of(self._blueprint.config, len(self._choosing_examples))
+        return choice_of(self._local.facts.config, len(self._choosing_examples))
 
     def _chooses(self, ask: TrainPool) -> bool:
         """Whether it chooses anew; otherwise it holds on to its last choice, or follows the sketch.
@@ -186,7 +186,7 @@ class ExampleLevel:
         There is one choice a round, whatever pools are shown: asked again, the client repeats
         itself and releases nothing.
         """
-        config, number = self._blueprint.config, ask.round
+        config, number = self._local.facts.config, ask.round
         if not chooses_by_loss(config) or ask.forced or self._chosen(number) is not None:
             return False
         return chooses_in(config, number) or self._held(number) is None
@@ -210,7 +210,7 @@ class ExampleLevel:
         return f"choice/{number}/client-{self._local.data.id}"
 
     def _private_choice(self, ask: ScorePools | TrainPool) -> int:
-        config = self._blueprint.config
+        config = self._local.facts.config
         if not chooses_by_loss(config) or (isinstance(ask, TrainPool) and ask.forced):
             found = self._local.found(ask.guide)
             if found is None and ask.guide is not None:
@@ -239,7 +239,7 @@ class ExampleLevel:
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
-        if self._blueprint.config.pools.task != "supervised":
+        if self._local.facts.config.pools.task != "supervised":
             raise PrivacyError(
                 "a self-supervised score is no mean of bounded losses",
                 field="privacy.choice",
@@ -249,9 +249,9 @@ class ExampleLevel:
         if not data.labelled:
             return torch.zeros(0)
         model = self._local.bench.pool_model
-        self._blueprint.layout.load(model, pools, index)
+        self._factory.pool_layout.load(model, pools, index)
         check_rows_alone(model.eval(), self._local.bench.noise(), quick=True)
-        outputs = embed(model, data.x, self._blueprint.compute)
+        outputs = embed(model, data.x, self._factory.compute)
         return functional.cross_entropy(outputs, data.y, reduction="none")
 
 

@@ -34,7 +34,7 @@ class Open:
     """
 
     def __init__(self, local: Local) -> None:
-        self._local, self._blueprint = local, local.blueprint
+        self._local, self._factory = local, local.factory
 
     def check(self, ask: Ask) -> None:
         """Refuse nothing: without differential privacy every ask is answered."""
@@ -43,11 +43,11 @@ class Open:
         return ()
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
-        local, settings = self._local, self._blueprint.config.pretrain
+        local, settings = self._local, self._local.facts.config.pretrain
         model = local.bench.encoder_projector
         load_vector(model, ask.vector)
         spec = LocalSpec.at_round(settings, ask.round, settings.rounds)
-        task, seed = self._blueprint.pretrain_task(local.data.id, position), ask.round
+        task, seed = self._factory.pretrain_task(local.data.id, position), ask.round
         report = task.fit(model, local.data.train, spec, local.seed("pretrain", seed))
         return Trained(
             to_vector(model) - ask.vector,
@@ -60,10 +60,10 @@ class Open:
         local, pools, guide = self._local, ask.pools, ask.guide
         if isinstance(ask, TrainPool) and ask.forced and guide is not None:
             return local.tested(pools, local.sketch.nearest(guide), position)
-        model, task = local.bench.pool_model, self._blueprint.pool_task(local.data.id, position)
+        model, task = local.bench.pool_model, self._factory.pool_task(local.data.id, position)
         scores: list[Score] = []
         for index in range(len(pools)):
-            self._blueprint.layout.load(model, pools, index)
+            self._factory.pool_layout.load(model, pools, index)
             scores.append(task.score(model, local.choosing_examples, local.seed("choose")))
         losses = tuple(score.loss for score in scores)
         return local.tested(pools, self._best(scores, guide), position, losses)
@@ -84,14 +84,14 @@ class Open:
         return on_grid(updates, trained, score)
 
     def _trained(self, pools: PoolSet, choice: int, round_number: int, position: int) -> Trained:
-        local, settings = self._local, self._blueprint.config.pools
-        model, layout = local.bench.pool_model, self._blueprint.layout
+        local, settings = self._local, self._local.facts.config.pools
+        model, layout = local.bench.pool_model, self._factory.pool_layout
         if not local.trains:
             nothing = torch.zeros_like(pools.pooled[0]), torch.zeros_like(pools.shared)
             return Trained(*nothing, weight=0.0)
         layout.load(model, pools, choice)
         spec = LocalSpec.at_round(settings, round_number, settings.rounds)
-        task, seed = self._blueprint.pool_task(local.data.id, position), round_number
+        task, seed = self._factory.pool_task(local.data.id, position), round_number
         report = task.fit(model, local.data.train, spec, local.seed("pool", seed))
         shared, pooled = layout.parts(model)
         return Trained(
@@ -109,7 +109,7 @@ class Open:
         found = self._local.found(guide)
         if any(isfinite(score.loss) for score in scores):
             losses, accuracies = [s.loss for s in scores], [s.accuracy for s in scores]
-            best = best_pool(losses, accuracies, self._blueprint.config.pools.select_by)
+            best = best_pool(losses, accuracies, self._local.facts.config.pools.select_by)
             return best if found is None else self._kept_or(best, scores, found)
         if found is not None:
             return found
@@ -121,7 +121,7 @@ class Open:
 
         Judged anew each time, from the client's own examples.
         """
-        config = self._blueprint.config.pools
+        config = self._local.facts.config.pools
         both = (scores[best], scores[found])
         by_accuracy = config.select_by == "accuracy"
         other, own = (each.errors if by_accuracy else each.losses for each in both)

@@ -33,7 +33,7 @@ class Centre(Step):
     @cached_property
     def grid(self) -> Grid:
         """One vector of a mean example, whose length is 1 at most."""
-        return self.blueprint.single_grid(self.blueprint.sketch.inputs)
+        return self.factory.unit_grid(self.factory.sketch.inputs)
 
     def form(self, round_number: int) -> SumForm:
         return self.on_grid(self.grid)

@@ -42,20 +42,20 @@ class Cluster(UpdateStep):
 
     @property
     def settings(self) -> PoolsConfig:
-        return self.blueprint.config.pools
+        return self.facts.config.pools
 
     @property
     def minimum(self) -> int:
-        return self.blueprint.config.security.min_pool_clients
+        return self.facts.config.security.min_pool_clients
 
     def enter(self, state: State) -> State:
         if "pools.pooled" in state.tensors:
             return state
-        return with_pools(state, draw_pools(self.blueprint, state))
+        return with_pools(state, draw_pools(self.factory, state))
 
     def ask(self, state: State) -> TrainPool:
         guide, number = get_guide(state), state.place.round
-        forced = guide is not None and number < self.blueprint.config.pools.warmup_rounds
+        forced = guide is not None and number < self.facts.config.pools.warmup_rounds
         return TrainPool(number, get_pools(state), guide, forced, self.bound(state))
 
     def answer(self, ask: TrainPool, client: Client, position: int) -> Answer:
@@ -81,9 +81,9 @@ class Cluster(UpdateStep):
         seen: Mapping[int, Seen],
         groups: Sequence[int | None],
     ) -> Metrics:
-        loss = Metrics(loss=of_training(seen, self.blueprint.pool_weights).loss)
+        loss = Metrics(loss=of_training(seen, self.factory.pool_weights).loss)
         chosen = of_choices(self._health(opened), seen, groups)
         return loss | self.monitor(state, opened) | chosen | of_steps(seen)
 
     def _health(self, opened: Summed) -> PoolHealth:
-        return pool_health(self.updates.counts(opened), config=self.blueprint.config)
+        return pool_health(self.updates.counts(opened), config=self.facts.config)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.asks import PoolScore, ScorePools
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.observe import Seen, of_choices
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm
@@ -45,13 +45,13 @@ class Evaluate(Step):
     name = "evaluate"
 
     @staticmethod
-    def is_summed(blueprint: Blueprint) -> bool:
+    def is_summed(facts: PublicFacts) -> bool:
         """Whether a run sums test scores.
 
         Without differential privacy, where metrics are asked for and some sum is over everybody.
         """
-        config, clients = blueprint.config, blueprint.clients
-        everyone = not blueprint.secure or clients in config.cohorts(clients)
+        config, clients = facts.config, facts.clients
+        everyone = not facts.sums_only or clients in config.cohorts(clients)
         return config.privacy.unit == "none" and config.evaluate.enabled and everyone
 
     @property
@@ -61,11 +61,11 @@ class Evaluate(Step):
     @cached_property
     def grid(self) -> Grid:
         """How a client's scores become integers: four fields for each pool, the first a count."""
-        return self.blueprint.single_grid(_FIELDS, self.blueprint.config.pools.count)
+        return self.factory.unit_grid(_FIELDS, self.facts.config.pools.count)
 
     def form(self, round_number: int) -> SumForm:
-        minimum = self.blueprint.config.security.min_pool_clients
-        return self.on_grid(self.grid, minimum if self.blueprint.secure else 1)
+        minimum = self.facts.config.security.min_pool_clients
+        return self.on_grid(self.grid, minimum if self.facts.sums_only else 1)
 
     def ask(self, state: State) -> ScorePools:
         return ScorePools(get_pools(state), get_guide(state))
@@ -80,7 +80,7 @@ class Evaluate(Step):
     def monitor(self, state: State, opened: Summed) -> Metrics:
         counts = counts_on(self.grid, opened)
         sums = self.grid.codec.dequantise(opened.total.pools)
-        health = pool_health(counts, config=self.blueprint.config)
+        health = pool_health(counts, config=self.facts.config)
         return Metrics(pools=health, tested=tuple(_figures(row) for row in sums))
 
     def observe(
@@ -95,8 +95,8 @@ class Evaluate(Step):
     def read_off(self, seen: Mapping[int, Seen], groups: Sequence[int | None]) -> Metrics:
         """The same figures, read off the clients of a simulation that sums nothing here."""
         choices = [each.score.choice for each in seen.values() if each.score is not None]
-        counts = [choices.count(pool) for pool in range(self.blueprint.config.pools.count)]
-        return of_choices(pool_health(counts, config=self.blueprint.config), seen, groups)
+        counts = [choices.count(pool) for pool in range(self.facts.config.pools.count)]
+        return of_choices(pool_health(counts, config=self.facts.config), seen, groups)
 
 
 def _fields(score: PoolScore) -> Tensor:

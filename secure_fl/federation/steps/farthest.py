@@ -23,7 +23,6 @@ from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Grid
-from secure_fl.seeds import derive_seed
 
 if TYPE_CHECKING:
     from secure_fl.federation.client import Client
@@ -45,7 +44,7 @@ class Farthest(Step):
 
     @property
     def rounds(self) -> int:
-        return self.blueprint.config.pools.count
+        return self.facts.config.pools.count
 
     @cached_property
     def candidate_grid(self) -> Grid:
@@ -53,16 +52,16 @@ class Farthest(Step):
 
         Weight 0 from who has nothing to train on.
         """
-        model, layout = self.blueprint.pool_model(0), self.blueprint.layout
+        model, layout = self.factory.pool_model(0), self.factory.pool_layout
         shared = len(layout.parts(model)[0])
         wide = tuple(place - shared for place in layout.buffers(model) if place >= shared)
-        clients = self.blueprint.clients
-        return replace(self.blueprint.grid("cluster"), shared=0, pools=clients, wide=wide)
+        clients = self.facts.clients
+        return replace(self.factory.grid("cluster"), shared=0, pools=clients, wide=wide)
 
     @cached_property
     def loss_grid(self) -> Grid:
         """How losses become integers: one field for each client."""
-        return self.blueprint.single_grid(self.blueprint.clients)
+        return self.factory.unit_grid(self.facts.clients)
 
     def form(self, round_number: int) -> SumForm:
         grid = self.candidate_grid if round_number == 0 else self.loss_grid
@@ -71,7 +70,7 @@ class Farthest(Step):
     def enter(self, state: State) -> State:
         if "pools.pooled" in state.tensors:
             return state
-        return with_pools(state, draw_pools(self.blueprint, state))
+        return with_pools(state, draw_pools(self.factory, state))
 
     def ask(self, state: State) -> TrainCandidate | ScorePools:
         pools = get_pools(state)
@@ -83,7 +82,7 @@ class Farthest(Step):
             weight = min(1.0, trained.weight)
             return Answer(self.candidate_grid.blocks(trained.pooled, position, weight), Seen())
         score = client.protection.choose(ask, position)
-        fields = torch.zeros(self.blueprint.clients)
+        fields = torch.zeros(self.facts.clients)
         fields[position] = _within(min(loss if loss == loss else 0.0 for loss in score.losses))
         return Answer(self.loss_grid.blocks(fields, 0), Seen())
 
@@ -123,7 +122,7 @@ class Farthest(Step):
             losses = self.loss_grid.sums(opened.total)
             left: list[int] = state.facts["farthest.able"]
             return max(left, key=lambda client: float(losses[client]))
-        able, count = self._candidates(opened)[0], self.blueprint.config.pools.count
+        able, count = self._candidates(opened)[0], self.facts.config.pools.count
         if len(able) < count:
             raise ConfigError(
                 f"only {len(able)} clients can train a candidate",
@@ -131,7 +130,7 @@ class Farthest(Step):
                 value=count,
                 remedy="lower pools.count, label more clients, or choose another pools.start",
             )
-        return able[derive_seed(self.blueprint.config.seed, "farthest") % len(able)]
+        return able[self.facts.seed("farthest") % len(able)]
 
 
 def _within(loss: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.steps.centre import Centre
 from secure_fl.federation.steps.cluster import Cluster
 from secure_fl.federation.steps.evaluate import Evaluate
@@ -17,22 +17,22 @@ from secure_fl.federation.steps.step import Step
 _STARTS: dict[str, type[Step]] = {"sketch": Sketch, "restarts": Restarts, "farthest": Farthest}
 
 
-def steps_of(blueprint: Blueprint) -> tuple[Step, ...]:
+def steps_of(factory: Factory) -> tuple[Step, ...]:
     """The steps of a plan."""
-    return tuple(_steps(blueprint))
+    return tuple(_steps(factory))
 
 
-def _steps(blueprint: Blueprint) -> Iterator[Step]:
-    config = blueprint.config
+def _steps(factory: Factory) -> Iterator[Step]:
+    config = factory.facts.config
     if config.pretrain.mode == "federated":
-        yield Pretrain(blueprint)
+        yield Pretrain(factory)
     if not config.pools.enabled:
         return
-    released = blueprint.private_sketch
+    released = factory.sketch.released
     if config.noises_sketches and released is not None and released.centring:
-        yield Centre(blueprint)
+        yield Centre(factory)
     if config.pools.start in _STARTS:
-        yield _STARTS[config.pools.start](blueprint)
-    yield Cluster(blueprint)
-    if Evaluate.is_summed(blueprint):
-        yield Evaluate(blueprint)
+        yield _STARTS[config.pools.start](factory)
+    yield Cluster(factory)
+    if Evaluate.is_summed(factory.facts):
+        yield Evaluate(factory)

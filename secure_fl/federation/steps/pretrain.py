@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secure_fl.config import PretrainConfig
 from secure_fl.federation.asks import TrainEncoder
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
 from secure_fl.federation.observe import Seen, of_steps, of_training
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
@@ -37,12 +37,12 @@ class Pretrain(UpdateStep):
 
     @property
     def settings(self) -> PretrainConfig:
-        return self.blueprint.config.pretrain
+        return self.facts.config.pretrain
 
     def enter(self, state: State) -> State:
         if "model" in state.tensors:
             return state
-        return state.with_values({"model": to_vector(self.blueprint.encoder_projector())})
+        return state.with_values({"model": to_vector(self.factory.encoder_projector())})
 
     def ask(self, state: State) -> TrainEncoder:
         return TrainEncoder(state.place.round, state.tensors["model"], self.bound(state))
@@ -56,7 +56,7 @@ class Pretrain(UpdateStep):
         model = (state.tensors["model"].double() + moved.pooled[0]).float()
         tensors = {"model": model}
         if state.place.round + 1 >= self.rounds:
-            tensors |= encoder_of(self.blueprint, model)
+            tensors |= encoder_of(self.factory, model)
         return state.with_values(tensors, self.next_bound(moved))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
@@ -69,12 +69,12 @@ class Pretrain(UpdateStep):
         seen: Mapping[int, Seen],
         groups: Sequence[int | None],
     ) -> Metrics:
-        weights = self.blueprint.objective(0).weights
+        weights = self.factory.objective(0).weights
         return of_training(seen, weights) | of_steps(seen) | self.monitor(state, opened)
 
 
-def encoder_of(blueprint: Blueprint, model: Tensor) -> dict[str, Tensor]:
+def encoder_of(factory: Factory, model: Tensor) -> dict[str, Tensor]:
     """The encoder's half of the model that is pre-trained, under its name in the state."""
-    module = blueprint.encoder_projector()
+    module = factory.encoder_projector()
     load_vector(module, model)
     return {"encoder": to_vector(module.encoder)}

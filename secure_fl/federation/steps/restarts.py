@@ -32,7 +32,7 @@ class Restarts(Step):
 
     @property
     def rounds(self) -> int:
-        return self.blueprint.config.pools.restart_attempts
+        return self.facts.config.pools.restart_attempts
 
     def ended(self, state: State) -> bool:
         return bool(state.facts.get("restarts.done"))
@@ -40,13 +40,13 @@ class Restarts(Step):
     @cached_property
     def grid(self) -> Grid:
         """A count a pool, and one coordinate that stays zero."""
-        return self.blueprint.single_grid(1, self.blueprint.config.pools.count)
+        return self.factory.unit_grid(1, self.facts.config.pools.count)
 
     def form(self, round_number: int) -> SumForm:
         return self.on_grid(self.grid)
 
     def ask(self, state: State) -> ScorePools:
-        return ScorePools(draw_pools(self.blueprint, state, state.place.round))
+        return ScorePools(draw_pools(self.factory, state, state.place.round))
 
     def answer(self, ask: ScorePools, client: Client, position: int) -> Answer:
         score = client.protection.choose(ask, position)
@@ -57,7 +57,7 @@ class Restarts(Step):
         facts: dict[str, object] = {"restarts.done": self._accepted(counts)}
         if min(counts) > state.facts.get("restarts.fewest", -1):
             facts["restarts.fewest"] = min(counts)
-            state = with_pools(state, draw_pools(self.blueprint, state, attempt))
+            state = with_pools(state, draw_pools(self.factory, state, attempt))
         return state.with_values(facts=facts)
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
@@ -65,4 +65,4 @@ class Restarts(Step):
         return Metrics(counts=tuple(counts), accepted=self._accepted(counts))
 
     def _accepted(self, counts: list[int]) -> bool:
-        return min(counts) >= self.blueprint.config.pools.restart_share * sum(counts)
+        return min(counts) >= self.facts.config.pools.restart_share * sum(counts)

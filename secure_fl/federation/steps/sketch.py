@@ -20,7 +20,6 @@ from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 from secure_fl.secure_sum.grid import Grid
-from secure_fl.seeds import derive_seed
 
 if TYPE_CHECKING:
     from secure_fl.federation.client import Client
@@ -59,7 +58,7 @@ class Sketch(Step):
 
     @property
     def rounds(self) -> int:
-        return 1 + self.blueprint.config.pools.sketch_iterations
+        return 1 + self.facts.config.pools.sketch_iterations
 
     def ended(self, state: State) -> bool:
         """Whether k-means has settled, and the groups are found."""
@@ -68,15 +67,15 @@ class Sketch(Step):
     @cached_property
     def sketch_grid(self) -> Grid:
         """How a sketch becomes integers: its numbers, its squared length and a one."""
-        return self.blueprint.single_grid(self.blueprint.sketch_width + 2)
+        return self.factory.unit_grid(self.factory.sketch.width + 2)
 
     @cached_property
     def vote_grid(self) -> Grid:
         """How a vote becomes integers: for each start and centre a sketch, a one and a squared
         distance.
         """
-        pools, width = self.blueprint.config.pools, self.blueprint.sketch_width + 2
-        return self.blueprint.single_grid(pools.sketch_starts * pools.count * width)
+        pools, width = self.facts.config.pools, self.factory.sketch.width + 2
+        return self.factory.unit_grid(pools.sketch_starts * pools.count * width)
 
     def form(self, round_number: int) -> SumForm:
         grid = self.sketch_grid if round_number == 0 else self.vote_grid
@@ -97,7 +96,7 @@ class Sketch(Step):
             return self._first(state, opened)
         votes, place = self._votes(opened), state.place.round
         centres, spread = state.tensors["sketch.centres"], state.facts["sketch.spread"]
-        seed = derive_seed(self.blueprint.config.seed, "sketch", "split", place)
+        seed = self.facts.seed("sketch", "split", place)
         moved = moved_centres(votes.sums, votes.counts, votes.distortion, seed)
         settled = float((moved - centres).norm(dim=-1).max()) <= _SETTLED * spread
         if not settled and place + 1 < self.rounds:
@@ -107,7 +106,7 @@ class Sketch(Step):
             "guide.centres": centres[self._best(votes)].clone(),
         }
         state = state.with_values(found, without=["sketch.mean", "sketch.centres"])
-        return with_pools(state, draw_pools(self.blueprint, state))
+        return with_pools(state, draw_pools(self.factory, state))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         if state.place.round == 0:
@@ -119,7 +118,7 @@ class Sketch(Step):
         return Metrics(unexplained=within / spread**2, counts=counts)
 
     def _first(self, state: State, opened: Summed) -> State:
-        pools, seed = self.blueprint.config.pools, self.blueprint.config.seed
+        pools, seed = self.facts.config.pools, self.facts.config.seed
         mean, spread = self._spread(opened)
         centres = first_centres(pools.sketch_starts, pools.count, len(mean), spread, seed)
         tensors = {"sketch.mean": mean.float(), "sketch.centres": centres}
@@ -134,11 +133,11 @@ class Sketch(Step):
         return mean, sqrt(max(variance, 1e-12))
 
     def _votes(self, opened: Summed) -> _Votes:
-        pools, width = self.blueprint.config.pools, self.blueprint.sketch_width + 2
+        pools, width = self.facts.config.pools, self.factory.sketch.width + 2
         sums = self.vote_grid.sums(opened.total).view(pools.sketch_starts, pools.count, width)
         return _Votes(sums[..., :-2], sums[..., -2].round(), sums[..., -1] * FARTHEST)
 
     def _best(self, votes: _Votes) -> int:
-        secure, security = self.blueprint.secure, self.blueprint.config.security
+        secure, security = self.facts.sums_only, self.facts.config.security
         fewest = security.min_pool_clients if secure else 1
         return tightest_start(votes.distortion, votes.counts, fewest)

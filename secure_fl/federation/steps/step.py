@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from secure_fl.config import OptimiserConfig
-from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.factory import Factory
+from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.secure_sum.grid import Blocks, Grid
-from secure_fl.seeds import derive_seed
 
 if TYPE_CHECKING:
     from secure_fl.federation.client import Client
@@ -41,13 +41,14 @@ class Step(ABC):
 
     Attributes:
         name: in forms, records and checkpoints.
-        blueprint: public facts of the federation.
+        factory: makes the run's models and grids.
+        facts: what everybody knows of the run.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint = blueprint
+    def __init__(self, factory: Factory) -> None:
+        self.factory, self.facts = factory, factory.facts
 
     @property
     @abstractmethod
@@ -115,13 +116,13 @@ class Step(ABC):
     @property
     def everyone(self) -> tuple[int, ...]:
         """The numbers of all clients."""
-        return tuple(range(self.blueprint.clients))
+        return tuple(range(self.facts.clients))
 
 
 def sampled(
-    blueprint: Blueprint, name: str, settings: OptimiserConfig, round_number: int
+    facts: PublicFacts, name: str, settings: OptimiserConfig, round_number: int
 ) -> tuple[int, ...]:
     """A round's clients, ascending: the step's share of the roster, without replacement."""
-    seed = derive_seed(blueprint.config.seed, name, "sample", round_number)
-    drawn = torch.randperm(blueprint.clients, generator=torch.Generator().manual_seed(seed))
-    return tuple(sorted(drawn[: settings.cohort_size(blueprint.clients)].tolist()))
+    seed = facts.seed(name, "sample", round_number)
+    drawn = torch.randperm(facts.clients, generator=torch.Generator().manual_seed(seed))
+    return tuple(sorted(drawn[: settings.cohort_size(facts.clients)].tolist()))

@@ -31,14 +31,14 @@ class UpdateStep(Step):
     @cached_property
     def updates(self) -> Updates:
         """How changes of models are summed."""
-        return Updates.of(self.blueprint, self.name, self.minimum)
+        return Updates.of(self.factory, self.name, self.minimum)
 
     @property
     def rounds(self) -> int:
         return self.settings.rounds
 
     def form(self, round_number: int) -> SumForm:
-        cohort = sampled(self.blueprint, self.name, self.settings, round_number)
+        cohort = sampled(self.facts, self.name, self.settings, round_number)
         opening = self.updates.opening(round_number)
         return SumForm(self.name, cohort, self.updates.shape, opening, repeatable=True)
 
