@@ -19,8 +19,8 @@ from secure_fl.secure_sum.messages import OpenRequest
 
 COUNT = int(os.environ.get("SECURE_FL_FUZZ", "6000"))
 TO_A_CLIENT = [
-    "PLAN", "KEYS", "MAKE", "SECRET", "PREPARE", "BEGIN", "ADVERTISE", "SHARE", "AGREE", "OPEN_COUNTS",
-    "OPEN_POOLS", "APPLY", "PARTS", "RESULTS", "STATE", "END",
+    "PLAN", "KEYS", "MAKE", "SECRET", "PREPARE", "BEGIN", "ADVERTISE", "SHARE", "AGREE",
+    "OPEN_COUNTS", "OPEN_POOLS", "APPLY", "PARTS", "RESULTS", "STATE", "END",
 ]  # fmt: skip
 TO_A_SERVER = [
     "HELLO", "JOIN", "KEYS", "SECRET", "ADVERTISE", "SHARE", "UPLOAD", "AGREE", "OPEN_COUNTS",
