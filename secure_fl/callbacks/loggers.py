@@ -115,4 +115,4 @@ def _needed(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError:
         remedy = f"pip install 'secure-fl[{extra}]'"
-        raise DependencyError("is not installed", field=extra, value=None, remedy=remedy) from None
+        raise DependencyError("is not installed", extra, None, remedy) from None

@@ -46,13 +46,9 @@ def shown(progress: object, config: FederationConfig) -> Iterator[list[Callback]
         ConfigError: `progress` is something else.
     """
     if progress is not None and not isinstance(progress, bool):
+        problem = "is neither True, False nor None"
         remedy = "pass True, False, or None for a bar where somebody looks"
-        raise ConfigError(
-            "is neither True, False nor None",
-            field="progress",
-            value=type(progress).__name__,
-            remedy=remedy,
-        )
+        raise ConfigError(problem, "progress", type(progress).__name__, remedy)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     live = console.is_terminal or console.is_jupyter
     if progress is False or (progress is None and not live):

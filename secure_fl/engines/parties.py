@@ -259,9 +259,8 @@ class LocalParties:
         assert opened is not None
         after = self.watched.program.apply(state, opened) if after is None else after
         if after.digest != self.server.state:
-            remedy = "run it with runtime.workers = 1"
             problem = "a worker process came to another state than this one"
-            raise TrainingError(problem, field="state", value=place, remedy=remedy)
+            raise TrainingError(problem, "state", place, "run it with runtime.workers = 1")
         return after, opened
 
     def answered(self, client: int, seen: Seen, seconds: float) -> None:

@@ -106,7 +106,7 @@ class Remote:
         if not self._names:
             self.close()
             remedy = "read what it wrote to standard error"
-            raise TrainingError("did not start", field="process", value=self._make, remedy=remedy)
+            raise TrainingError("did not start", "process", self._make, remedy)
         return self._names
 
     def fileno(self) -> int:

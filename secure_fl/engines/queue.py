@@ -129,7 +129,7 @@ class Queue:
             for host in self._hosts:
                 host.tick(self.now)
         problem, remedy = "nobody goes on", "read what the parties refused"
-        raise TrainingError(problem, field="federation", value=self.now, remedy=remedy)
+        raise TrainingError(problem, "federation", self.now, remedy)
 
     def _deliver(self, until: Callable[[], bool]) -> bool:
         """Give every message to its reader, as long as there are any; whether to stop."""

@@ -161,13 +161,11 @@ def name_of(function: Callable[..., Any] | None, field: str) -> str | None:
     known = module not in ("", None, "__main__") and name.isidentifier()
     if known and getattr(import_module(module), name, None) is function:
         return f"{module}:{name}"
-    raise ConfigError(
-        f"the {field} cannot be sent to worker processes, which nothing is pickled for",
-        field="runtime.workers",
-        value=name or type(function).__name__,
-        remedy=f"pass a function that a module of yours defines as {field}, or set "
-        "runtime.workers = 1",
+    problem = f"the {field} cannot be sent to worker processes, which nothing is pickled for"
+    remedy = (
+        f"pass a function that a module of yours defines as {field}, or set runtime.workers = 1"
     )
+    raise ConfigError(problem, "runtime.workers", name or type(function).__name__, remedy)
 
 
 def named(name: str | None) -> Any:

@@ -105,8 +105,7 @@ class TellingAnswers(AnswersBeside):
     def _failed(self, error: Exception) -> None:
         self._tell({"about": "error", "error": error_document(error)}, {})
         if not isinstance(error, SecureFLError):
-            remedy = "read what the run says"
-            raise TrainingError("raises", field="client", value="", remedy=remedy) from None
+            raise TrainingError("raises", "client", "", "read what the run says") from None
 
 
 class Seat:

@@ -124,12 +124,9 @@ class Worker(Remote):
 
     def died(self) -> TrainingError:
         """That the process has ended."""
-        return TrainingError(
-            "a worker process has ended",
-            field="runtime.workers",
-            value=f"exit status {self.status}",
-            remedy="resume the run; where the system ended it, free memory or set fewer workers",
-        )
+        problem = "a worker process has ended"
+        remedy = "resume the run; where the system ended it, free memory or set fewer workers"
+        return TrainingError(problem, "runtime.workers", f"exit status {self.status}", remedy)
 
 
 @dataclass
@@ -159,12 +156,9 @@ class Workers:
     def __post_init__(self) -> None:
         blueprint = self.program.blueprint
         if blueprint.compute.device.type != "cpu":
-            raise ConfigError(
-                "worker processes share the processor, not a CUDA device",
-                field="runtime.workers",
-                value=self.workers,
-                remedy='set runtime.device = "cpu", or runtime.workers = 1',
-            )
+            problem = "worker processes share the processor, not a CUDA device"
+            remedy = 'set runtime.device = "cpu", or runtime.workers = 1'
+            raise ConfigError(problem, "runtime.workers", self.workers, remedy)
         self._watcher: Watcher | None = None
         self._scores: dict[int, Seen] = {}
         self._workers: list[Worker] = []

@@ -96,9 +96,7 @@ class BudgetGate:
                 "put back the ledger that the run wrote last, or start a new run: what was "
                 "released counts there too"
             )
-            raise PrivacyError(
-                problem, field="ledger", value=self._path and self._path.name, remedy=remedy
-            )
+            raise PrivacyError(problem, "ledger", self._path and self._path.name, remedy)
 
     def admit(
         self, releases: Sequence[Release], answers: Callable[[str], int] = lambda _: 1
@@ -152,9 +150,7 @@ class BudgetGate:
         elif not problems and not earlier.subjects(self.budget.unit):
             problems = [f"protects another unit than one {self.budget.unit}"]
         for problem in problems:
-            raise PrivacyError(
-                problem, field="pretrain.load_from", value=str(folder.path), remedy=remedy
-            )
+            raise PrivacyError(problem, "pretrain.load_from", str(folder.path), remedy)
         self.admit(taken_over(earlier, range(clients)))
 
     def state(self, claims: Sequence[PrivacyClaim]) -> None:

@@ -102,7 +102,7 @@ def _round_plan(
     open_fewest = min(opening.fewest, len(group))
     try:
         if not asked:  # which a plan of a sum takes for everybody
-            raise SecureSumError("nobody", field="cohort", value=0, remedy="wait for clients")
+            raise SecureSumError("nobody", "cohort", 0, "wait for clients")
         rules = plan.rules(len(group))
         return RoundPlan(
             plan.protection,
@@ -128,12 +128,10 @@ def _round_plan(
             context=_named(b"call", plan, [call.document(), place]),
         )
     except (ConfigError, SecureSumError) as error:
+        problem = f"no round with those who are left: {error.problem}"
+        remedy = "wait for more of the cohort, or begin another federation"
         raise RoundRefusedError(
-            RoundReason.TOO_FEW,
-            f"no round with those who are left: {error.problem}",
-            field=error.field,
-            value=len(asked),
-            remedy="wait for more of the cohort, or begin another federation",
+            RoundReason.TOO_FEW, problem, error.field, len(asked), remedy
         ) from None
 
 

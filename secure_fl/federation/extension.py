@@ -161,16 +161,12 @@ def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
     changed = changed_settings(old, new)
     others = [name for name in changed if name not in LENGTHS.values()]
     if others:
-        told = {name: changed[name][1] for name in others}
-        problem = (
-            f"was made with another configuration, which differs in {', '.join(others)}; only "
-            f"{' and '.join(LENGTHS.values())} may change"
-        )
         raise RunFolderError(
-            problem,
-            field=others[0],
-            value=told,
-            remedy="leave the rest as the run's config.toml has it, or start a new run",
+            f"was made with another configuration, which differs in {', '.join(others)}; only "
+            f"{' and '.join(LENGTHS.values())} may change",
+            others[0],
+            {name: changed[name][1] for name in others},
+            "leave the rest as the run's config.toml has it, or start a new run",
         )
     for table, name in (("pretrain", "pretrain.rounds"), ("pools", "pools.rounds")):
         if name in changed and getattr(new, table).schedule == "cosine":
@@ -178,12 +174,8 @@ def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
                 f'{table}.schedule = "cosine" spread the learning rate over {changed[name][0]} '
                 "rounds, and it has come to its end"
             )
-            raise RunFolderError(
-                problem,
-                field=name,
-                value=changed[name][1],
-                remedy="start a new run, or choose a constant schedule there",
-            )
+            remedy = "start a new run, or choose a constant schedule there"
+            raise RunFolderError(problem, name, changed[name][1], remedy)
 
 
 def rewound(
@@ -208,8 +200,7 @@ def rewound(
         asked, step = length_of(config, name), 0 if at_a_server else names.index(name)
         if asked < done[name]:
             remedy = f"at least {done[name]}, the rounds that there have been"
-            problem = f"{done[name]} rounds are done"
-            raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
+            raise RunFolderError(f"{done[name]} rounds are done", field, asked, remedy)
         ended = "encoder" in state.tensors if at_a_server else state.place.step > step
         if not ended or asked == done[name]:
             continue
@@ -228,8 +219,7 @@ def _check_nothing_begun(name: str, field: str, asked: int, lines: Sequence[str]
             f"leave it at {done}; a new run with more rounds can begin its "
             "pools from a better encoder"
         )
-        problem = f"{later[0]} has begun from this encoder"
-        raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
+        raise RunFolderError(f"{later[0]} has begun from this encoder", field, asked, remedy)
 
 
 def _back(state: State, name: str, rounds: int, step: int) -> State:

@@ -58,20 +58,11 @@ def check_bare(path: Path) -> None:
         FileError: a file; or nobody can say.
     """
     if is_file(path):
-        raise FileError(
-            "is a file",
-            field="out",
-            value=str(path),
-            remedy="name a folder that is empty or does not exist yet",
-        )
+        remedy = "name a folder that is empty or does not exist yet"
+        raise FileError("is a file", "out", str(path), remedy)
     if above := next((parent for parent in path.absolute().parents if is_file(parent)), None):
         remedy = "check the path, and name a folder that is empty or does not exist yet"
-        raise FileError(
-            f"cannot be written to: {above.name} is a file",
-            field="out",
-            value=str(path),
-            remedy=remedy,
-        )
+        raise FileError(f"cannot be written to: {above.name} is a file", "out", str(path), remedy)
     if not is_bare(path):
         going_on = (
             ", or continue its run with --resume (from Python: resume=True)"
@@ -79,7 +70,7 @@ def check_bare(path: Path) -> None:
             else ""
         )
         remedy = f"choose another folder with --out, or empty it{going_on}"
-        raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
+        raise RunFolderError("already holds something", "out", str(path), remedy)
 
 
 class RunFolder:
@@ -145,12 +136,8 @@ class RunFolder:
         """
         folder = cls(path)
         if not is_file(folder.config):
-            raise RunFolderError(
-                "holds no run",
-                field=field,
-                value=str(path),
-                remedy="name the folder that `secure-fl run` wrote",
-            )
+            remedy = "name the folder that `secure-fl run` wrote"
+            raise RunFolderError("holds no run", field, str(path), remedy)
         return folder
 
     @property
@@ -232,9 +219,7 @@ class RunFolder:
                 f"finish it with `secure-fl run --resume {self.path}`, from Python with "
                 f"Federation(...).run({str(self.path)!r}, resume=True)"
             )
-            raise RunFolderError(
-                "the run is not finished", field="run folder", value=str(self.path), remedy=remedy
-            )
+            raise RunFolderError("the run is not finished", "run folder", str(self.path), remedy)
         return read_json(
             self.summary,
             Summary,
@@ -258,35 +243,23 @@ class RunFolder:
                 now is nobody's or another run's.
         """
         if os.getpid() != self._process:
-            remedy = (
-                "let the process that began the run go on, or wait until it has ended and resume"
-            )
-            raise RunFolderError(
+            problem, remedy = (
                 f"is in use by process {self._process}, a copy of which this is",
-                field="folder",
-                value=str(self.path),
-                remedy=remedy,
+                "let the process that began the run go on, or wait until it has ended and resume",
             )
+            raise RunFolderError(problem, "folder", str(self.path), remedy)
         if lock_of(self.path) != self._lock:
-            remedy = (
-                "leave a folder where it is while its run goes on; resume the run where it is now"
-            )
-            raise RunFolderError(
+            problem, remedy = (
                 "was moved, deleted or replaced while its run was under way",
-                field="folder",
-                value=str(self.path),
-                remedy=remedy,
+                "leave a folder where it is while its run goes on; resume the run where it is now",
             )
+            raise RunFolderError(problem, "folder", str(self.path), remedy)
 
     def of_another_run(self) -> RunFolderError:
         """What is raised where a folder is resumed with what it was not made with."""
+        problem = "was made with another configuration, data or encoder"
         remedy = "resume with the run's own configuration, data and encoder, or start a new run"
-        return RunFolderError(
-            "was made with another configuration, data or encoder",
-            field="run folder",
-            value=str(self.path),
-            remedy=remedy,
-        )
+        return RunFolderError(problem, "run folder", str(self.path), remedy)
 
     def append(self, record: RoundRecord) -> None:
         """Add a round to `metrics.jsonl`.
@@ -328,12 +301,8 @@ class RunFolder:
         written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
         kept = written[:lines]
         if len(kept) < lines:
-            raise RunFolderError(
-                "has lost rounds",
-                field="metrics.jsonl",
-                value=f"{len(kept)} of {lines} lines",
-                remedy="start a new run",
-            )
+            problem, remedy = "has lost rounds", "start a new run"
+            raise RunFolderError(problem, "metrics.jsonl", f"{len(kept)} of {lines} lines", remedy)
         write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._lines = len(kept)
         return None if checkpoint is None else checkpoint.state

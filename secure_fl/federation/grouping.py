@@ -110,14 +110,11 @@ def check_groups(config: FederationConfig, clients: int) -> None:
     for name, (runs, settings) in phases.items():
         cohort = settings.cohort_size(clients)
         if runs and cohort // grouping.size < grouping.needed:
-            problem = (
-                f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and "
-                f"{grouping.how} needs {grouping.needed}"
-            )
-            remedy = (
-                f"at most {max(1, cohort // grouping.needed)}, more clients, "
-                'or security.robust = "none"'
-            )
             raise ConfigError(
-                problem, field="security.group_size", value=grouping.size, remedy=remedy
+                f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and "
+                f"{grouping.how} needs {grouping.needed}",
+                "security.group_size",
+                grouping.size,
+                f"at most {max(1, cohort // grouping.needed)}, more clients, "
+                'or security.robust = "none"',
             )

@@ -58,11 +58,9 @@ def refusal(identity: Identity, plan_digest: bytes, objections: Sequence[Objecti
     """
     if not objections:
         remedy = "refuse only what the policy objects to"
-        raise ConfigError("a refusal without a reason", field="objections", value=0, remedy=remedy)
+        raise ConfigError("a refusal without a reason", "objections", 0, remedy)
     if len(plan_digest) != 32:
-        raise ConfigError(
-            "not 32 bytes", field="plan_digest", value=len(plan_digest), remedy="pass the plan's"
-        )
+        raise ConfigError("not 32 bytes", "plan_digest", len(plan_digest), "pass the plan's")
     document = {
         "format": _FORMAT,
         "name": identity.name,
@@ -109,4 +107,4 @@ def _objection(value: Any) -> Objection:
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:
     remedy = "send the refusal as the site wrote it, of the plan that it was sent"
-    return RefusedError(reason, problem, field=field, value=value, remedy=remedy)
+    return RefusedError(reason, problem, field, value, remedy)

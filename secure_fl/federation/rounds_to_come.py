@@ -71,7 +71,7 @@ class RoundsToCome:
             "noise that the run was made with"
         )
         remedy = f"at most {held}, or a new run whose noise is made for more"
-        raise PrivacyError(problem, field=LENGTHS[self.phase], value=asked, remedy=remedy)
+        raise PrivacyError(problem, LENGTHS[self.phase], asked, remedy)
 
     def _fit(self, rounds: int) -> bool:
         """Whether every client's budget holds the phase's rounds up to so many."""

@@ -75,9 +75,7 @@ class RunConfigs:
             ends = self.ends(path)
             if ends.run != own:
                 remedy = "put back the files that the run wrote under configs/"
-                raise RunFolderError(
-                    "names another run", field=path.name, value=str(self._folder), remedy=remedy
-                )
+                raise RunFolderError("names another run", path.name, str(self._folder), remedy)
             found.append((load_config(path), ends.digest))
         return found
 
@@ -90,16 +88,12 @@ class RunConfigs:
         data = read_bytes(path or self._own)
         found = _FIRST.match(data)
         if found is None or not data.endswith(_LAST):
+            problem = "lost its first or last line"
             remedy = (
                 "restore the file that the run wrote: its first lines name "
                 "the run, its last one ends it"
             )
-            raise RunFolderError(
-                "lost its first or last line",
-                field="config.toml",
-                value=str(self._folder),
-                remedy=remedy,
-            )
+            raise RunFolderError(problem, "config.toml", str(self._folder), remedy)
         return Ends(found[1].decode("ascii"), found[2].decode("ascii"))
 
     def _earlier(self) -> list[Path]:

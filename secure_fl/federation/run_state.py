@@ -46,16 +46,13 @@ def state_directory() -> Path:
     chosen, shared = os.environ.get("SECURE_FL_STATE"), Path(os.environ.get("XDG_STATE_HOME", ""))
     if chosen:
         if not Path(chosen).is_absolute():
-            raise RunFolderError(
-                "not an absolute path", field="SECURE_FL_STATE", value=chosen, remedy=_ELSEWHERE
-            )
+            raise RunFolderError("not an absolute path", "SECURE_FL_STATE", chosen, _ELSEWHERE)
         return Path(chosen)
     try:
         return (shared if shared.is_absolute() else Path.home() / ".local" / "state") / "secure_fl"
     except RuntimeError:
-        raise RunFolderError(
-            "there is no home directory", field="SECURE_FL_STATE", value=None, remedy=_ELSEWHERE
-        ) from None
+        problem = "there is no home directory"
+        raise RunFolderError(problem, "SECURE_FL_STATE", None, _ELSEWHERE) from None
 
 
 class RunState:
@@ -115,9 +112,8 @@ class RunState:
             make_folder(self.folder)
             write_json(self.folder / f"{name}.json", vars(mark))
         except FileError as error:
-            raise RunFolderError(
-                error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE
-            ) from None
+            problem = error.problem
+            raise RunFolderError(problem, "SECURE_FL_STATE", str(self.folder), _ELSEWHERE) from None
 
     def lies_apart_from(self, folder: Path) -> None:
         """Refuse to lie in a run's own folder.
@@ -126,16 +122,12 @@ class RunState:
             RunFolderError: it does.
         """
         if folder.resolve() in self.folder.resolve().parents:
+            problem = "lies in the run's own folder"
             remedy = (
                 "set SECURE_FL_STATE to a folder outside of it: keys must not "
                 "lie beside what they seal"
             )
-            raise RunFolderError(
-                "lies in the run's own folder",
-                field="SECURE_FL_STATE",
-                value=str(self.folder),
-                remedy=remedy,
-            )
+            raise RunFolderError(problem, "SECURE_FL_STATE", str(self.folder), remedy)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -150,16 +142,11 @@ class RunState:
                 make_folder(self.folder)
                 holding.enter_context(held(self.folder))
             except RunFolderError as error:
-                problem = f"this run, or a copy of it, {error.problem}"
-                raise RunFolderError(
-                    problem, field="run folder", value=self.folder.name, remedy=error.remedy
-                ) from None
+                problem, remedy = f"this run, or a copy of it, {error.problem}", error.remedy
+                raise RunFolderError(problem, "run folder", self.folder.name, remedy) from None
             except FileError as error:
                 raise RunFolderError(
-                    error.problem,
-                    field="SECURE_FL_STATE",
-                    value=str(self.folder),
-                    remedy=_ELSEWHERE,
+                    error.problem, "SECURE_FL_STATE", str(self.folder), _ELSEWHERE
                 ) from None
             yield
 

@@ -75,8 +75,7 @@ def program_of(
     config, shape = plan.config, plan.shape
     if config.pretrain.mode in ("load", "centralized") and not initial:
         remedy = "give everybody the encoder that the federation begins with"
-        mode = config.pretrain.mode
-        raise ConfigError("begins elsewhere", field="pretrain.mode", value=mode, remedy=remedy)
+        raise ConfigError("begins elsewhere", "pretrain.mode", config.pretrain.mode, remedy)
     blueprint = Blueprint.draw(
         config,
         shape,

@@ -198,13 +198,9 @@ class ReleasedSketch(ClientSketch):
     def own(self) -> Tensor:
         """The sketch that was released; it is never made a second time."""
         if self._made is None:
+            problem = "has not been released"
             remedy = "resume the run with its private-results folder in place"
-            raise PrivacyError(
-                "has not been released",
-                field="sketch",
-                value=f"client {self._releasing.client}",
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "sketch", f"client {self._releasing.client}", remedy)
         return self._made
 
 

@@ -25,6 +25,4 @@ def unpack(data: bytes, *, field: str, value: str, remedy: str) -> dict[str, Ten
         return load(data)
     except Exception as error:
         # safetensors and torch say nowhere what they raise for bytes that are something else
-        raise RunFolderError(
-            f"is damaged: {type(error).__name__}", field=field, value=value, remedy=remedy
-        ) from None
+        raise RunFolderError(f"is damaged: {type(error).__name__}", field, value, remedy) from None

@@ -223,4 +223,4 @@ def route(
 
 def refused(reason: Reason, problem: str, name: str, value: object, remedy: str) -> RefusedError:
     """A refusal, in one line."""
-    return RefusedError(reason, problem, field=name, value=value, remedy=remedy)
+    return RefusedError(reason, problem, name, value, remedy)

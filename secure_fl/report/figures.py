@@ -112,12 +112,8 @@ def drawing() -> Iterator[None]:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise DependencyError(
-            "plots need matplotlib",
-            field="report",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
-        ) from None
+        remedy = "pip install 'secure-fl[report]'"
+        raise DependencyError("plots need matplotlib", "report", None, remedy) from None
     inked = dict.fromkeys(
         (
             "text.color",
@@ -164,9 +160,8 @@ def save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
     except ValueError as error:
-        raise ConfigError(
-            f"{error}", field="plot", value=str(path), remedy="end the name in .png, .svg or .pdf"
-        ) from None
+        remedy = "end the name in .png, .svg or .pdf"
+        raise ConfigError(f"{error}", "plot", str(path), remedy) from None
 
 
 def as_svg(figure: Figure) -> str:

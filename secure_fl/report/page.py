@@ -46,12 +46,10 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
         ValueError,
         UndefinedError,
     ) as error:
-        problem, remedy = (
-            f"holds a record that this version does not write: {type(error).__name__}",
-            "restore the files that the run wrote",
-        )
+        problem = f"holds a record that this version does not write: {type(error).__name__}"
+        remedy = "restore the files that the run wrote"
         raise RunFolderError(
-            problem, field="run folder", value=[str(folder) for folder in folders], remedy=remedy
+            problem, "run folder", [str(folder) for folder in folders], remedy
         ) from None
     write_atomically(path, page)
 
@@ -60,12 +58,8 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise DependencyError(
-            "the page needs jinja2",
-            field="report",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
-        ) from None
+        remedy = "pip install 'secure-fl[report]'"
+        raise DependencyError("the page needs jinja2", "report", None, remedy) from None
     loader = PackageLoader("secure_fl.report")
     environment = Environment(
         loader=loader,

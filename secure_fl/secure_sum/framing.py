@@ -138,7 +138,7 @@ class BodyReader(Generic[Bytes]):
 
 def _cut(length: int) -> RefusedError:
     problem, remedy = "shorter than its fields", "send it as it was written"
-    return RefusedError(Reason.TRUNCATED, problem, field="body", value=length, remedy=remedy)
+    return RefusedError(Reason.TRUNCATED, problem, "body", length, remedy)
 
 
 def malformed(problem: str) -> RefusedError:

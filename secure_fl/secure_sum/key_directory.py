@@ -56,13 +56,8 @@ class KeyBook:
         drawn_from = [name.encode() + key.encode() for name, key in zip(names, keys, strict=True)]
         graph = draw(drawn_from, degree=plan.degree, threshold=plan.shares_needed)
         if len({part for key in keys for part in (key.sealing, key.masking)}) != 2 * len(keys):
-            raise RefusedError(
-                Reason.DUPLICATE,
-                "two clients share a key",
-                field="keys",
-                value=len(keys),
-                remedy="every client makes its own",
-            )
+            problem, remedy = "two clients share a key", "every client makes its own"
+            raise RefusedError(Reason.DUPLICATE, problem, "keys", len(keys), remedy)
         return cls(plan, names, keys, graph)
 
     @classmethod
@@ -226,12 +221,9 @@ def agreed_by(
         )
         check_cohort(plan, header.sender)
         if agreement != Agreement(view, survivors):
+            problem = "a survivor signed another set"
             raise RoundRefusedError(
-                RoundReason.SURVIVORS_SWITCHED,
-                "a survivor signed another set",
-                field="view",
-                value=header.sender,
-                remedy="leave this round",
+                RoundReason.SURVIVORS_SWITCHED, problem, "view", header.sender, "leave this round"
             )
         names.add(header.sender)
     return frozenset(names)
@@ -258,13 +250,9 @@ def check_agreed(book: KeyBook, owners: Iterable[int], signed: Sequence[int]) ->
     """
     fewest = min((signed[owner] for owner in owners), default=book.threshold)
     if fewest < book.threshold:
-        problem, remedy = (
-            "too few of a client's holders signed this set",
-            f"{book.threshold} signatures of survivors are needed",
-        )
-        raise RoundRefusedError(
-            RoundReason.NOT_AGREED, problem, field="signatures", value=fewest, remedy=remedy
-        )
+        problem = "too few of a client's holders signed this set"
+        remedy = f"{book.threshold} signatures of survivors are needed"
+        raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "signatures", fewest, remedy)
 
 
 def check_cohort(plan: RoundPlan, name: str) -> None:
@@ -274,13 +262,8 @@ def check_cohort(plan: RoundPlan, name: str) -> None:
         RefusedError: `unknown-client`.
     """
     if name not in plan.members:
-        raise RefusedError(
-            Reason.UNKNOWN_CLIENT,
-            "not in this round's cohort",
-            field="sender",
-            value=name,
-            remedy="wait for a round that asks it",
-        )
+        problem, remedy = "not in this round's cohort", "wait for a round that asks it"
+        raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "sender", name, remedy)
 
 
 def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
@@ -290,12 +273,5 @@ def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
         RoundRefusedError: `too-few`.
     """
     if found < least:
-        remedy = "discard the round, begin the next"
-        raise RoundRefusedError(
-            RoundReason.TOO_FEW,
-            f"{least} are needed",
-            field=what,
-            value=found,
-            remedy=remedy,
-            blamed=blamed,
-        )
+        problem, remedy = f"{least} are needed", "discard the round, begin the next"
+        raise RoundRefusedError(RoundReason.TOO_FEW, problem, what, found, remedy, blamed=blamed)

@@ -109,11 +109,7 @@ class RoundServer(RoundInbox):
         }
         if self.step not in ends:
             raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN,
-                "over",
-                field="round",
-                value=self._plan.round,
-                remedy="begin the next",
+                RoundReason.OUT_OF_TURN, "over", "round", self._plan.round, "begin the next"
             )
         try:
             return ends[self.step]()
@@ -207,13 +203,10 @@ class RoundServer(RoundInbox):
             else set()
         )
         if stranded:
+            problem = "clients' secrets cannot be opened"
             remedy = "discard the round: too many of their neighbours dropped out"
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "clients' secrets cannot be opened",
-                field="survivors",
-                value=len(stranded),
-                remedy=remedy,
+                RoundReason.TOO_FEW, problem, "survivors", len(stranded), remedy
             )
 
     def _end_agree(self) -> list[Message]:
@@ -262,12 +255,9 @@ class RoundServer(RoundInbox):
     def _end_counts(self) -> list[Message]:
         plan = self._plan
         if plan.authority not in self._kept:
+            remedy = "discard the round"
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "did not answer",
-                field="authority",
-                value=plan.authority,
-                remedy="discard the round",
+                RoundReason.TOO_FEW, "did not answer", "authority", plan.authority, remedy
             )
         return self._broadcast(
             Step.POOL_SHARES,
@@ -310,16 +300,9 @@ class RoundServer(RoundInbox):
         claims = Counter(applied.claim for applied in self.applied.values())
         [(claim, most)] = claims.most_common(1)
         if 2 * most <= len(self.applied):
-            problem, value = (
-                "clients opened different sums, or made different states of them",
-                sorted(self.applied),
-            )
+            problem = "clients opened different sums, or made different states of them"
             raise RoundRefusedError(
-                RoundReason.FORKED,
-                problem,
-                field="digests",
-                value=value,
-                remedy="discard the round",
+                RoundReason.FORKED, problem, "digests", sorted(self.applied), "discard the round"
             )
         for name, applied in self.applied.items():
             if applied.claim != claim:

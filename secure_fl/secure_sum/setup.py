@@ -241,9 +241,7 @@ class ClientSetup:
         """A message of the server's, opened; one that is not `private` goes to all clients."""
         if self._state.step == ClientStep.LEFT:
             problem, remedy = "this client left the round", "begin another round"
-            raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN, problem, field="phase", value=phase.name, remedy=remedy
-            )
+            raise RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "phase", phase.name, remedy)
         check_size(data, most_bytes(self._plan, phase, to_client=True))
         plan, seen = self._plan, self._state.seen
         expected = plan.expect(phase, "server", sender=plan.server, chunks=chunks)
@@ -269,9 +267,9 @@ class ClientSetup:
             raise RoundRefusedError(
                 RoundReason.ALREADY_BEGUN if step > before else RoundReason.OUT_OF_TURN,
                 f"{before.name.lower()} comes first, once",
-                field="step",
-                value=step.name.lower(),
-                remedy="follow the order",
+                "step",
+                step.name.lower(),
+                "follow the order",
             )
         self._state.step = after
 
@@ -280,7 +278,7 @@ class ClientSetup:
     ) -> RoundRefusedError:
         self._state.step = ClientStep.LEFT
         remedy = "this client leaves the round; ask who runs the server"
-        return RoundRefusedError(reason, problem, field=name, value=value, remedy=remedy)
+        return RoundRefusedError(reason, problem, name, value, remedy)
 
     def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
         header = self._plan.header(phase, self.name, chunk=chunk, chunks=chunks)

@@ -77,13 +77,8 @@ class ShareBox:
             owners = self._gone if place == MASK_KEY else self._alive
             wanted = place in places and owner in owners and owner in held
             if not wanted or not is_share(share, threshold, held[owner] + 1):
-                raise RefusedError(
-                    Reason.MALFORMED,
-                    "not its share, or not asked for",
-                    field="share",
-                    value=(place, owner),
-                    remedy="none",
-                )
+                problem = "not its share, or not asked for"
+                raise RefusedError(Reason.MALFORMED, problem, "share", (place, owner), "none")
             self._check_dealt(owner, holder, held[owner], place, share)
         self._answered.add(holder)
         for place, owner, share in shares:
@@ -159,12 +154,9 @@ class ShareBox:
         tag = self._tags(owner, holder, held)[row * TAG_BYTES :][:TAG_BYTES]
         if tags(self._book.box_context(owner, holder), [share]) != [tag]:
             self.liars.append(self._book.names[holder])
+            problem = "not the share it was dealt"
             raise RoundRefusedError(
-                RoundReason.FALSE_SHARES,
-                "not the share it was dealt",
-                field="share",
-                value=(place, owner),
-                remedy="show that one",
+                RoundReason.FALSE_SHARES, problem, "share", (place, owner), "show that one"
             )
 
     def _secrets(self, place: int, owners: Sequence[int]) -> dict[int, bytes | None]:
@@ -179,12 +171,7 @@ class ShareBox:
             )
             blamed = sorted({*self.liars, *self._disputed(owners)})
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                problem,
-                field="shares",
-                value=fewest,
-                remedy=remedy,
-                blamed=blamed,
+                RoundReason.TOO_FEW, problem, "shares", fewest, remedy, blamed=blamed
             )
         found = (
             secret if secret is not None and len(secret) == KEY_BYTES else None
@@ -208,13 +195,9 @@ class ShareBox:
 
     def _refuse(self, reason: RoundReason, blamed: Sequence[str]) -> None:
         if blamed:
-            problem, remedy = (
-                "shares of no key or seed, or of another one",
-                "discard the round, and begin another without the clients named",
-            )
-            raise RoundRefusedError(
-                reason, problem, field="shares", value=blamed, remedy=remedy, blamed=blamed
-            )
+            problem = "shares of no key or seed, or of another one"
+            remedy = "discard the round, and begin another without the clients named"
+            raise RoundRefusedError(reason, problem, "shares", blamed, remedy, blamed=blamed)
 
 
 def _shown(table: Table | None, owner: int) -> list[Share]:

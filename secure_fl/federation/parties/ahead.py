@@ -154,6 +154,4 @@ def _checked(seat: Seat, call: Call, begun: Call | None) -> Place:
 
 def _out_of_turn(problem: str, value: object) -> RoundRefusedError:
     remedy = "prepare the round that the program comes to next"
-    return RoundRefusedError(
-        RoundReason.OUT_OF_TURN, problem, field="prepare", value=value, remedy=remedy
-    )
+    return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "prepare", value, remedy)

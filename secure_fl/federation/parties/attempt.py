@@ -272,11 +272,10 @@ class Attempt:
         if word in _NOBODYS:
             problem, remedy = _NOBODYS[word]
         if word in set(RoundReason):
-            reason = RoundReason(word)
-            return RoundRefusedError(reason, problem, field="round", value=number, remedy=remedy)
+            return RoundRefusedError(RoundReason(word), problem, "round", number, remedy)
         if word not in set(Reason):
             return found
-        return RefusedError(Reason(word), problem, field="round", value=number, remedy=remedy)
+        return RefusedError(Reason(word), problem, "round", number, remedy)
 
     def blamed(self) -> frozenset[str]:
         """Clients that made the sums fail: whom the server found, or most of those who refused."""
@@ -305,10 +304,5 @@ def forgetful(error: Failure) -> Failure:
 
 def silent_group(part: int, problem: str = "nobody of it gives its sums") -> RoundRefusedError:
     """Why a group's sum is not to be had, though it was opened."""
-    return RoundRefusedError(
-        RoundReason.TOO_FEW,
-        problem,
-        field="group",
-        value=part,
-        remedy="it is left out of this round",
-    )
+    remedy = "it is left out of this round"
+    return RoundRefusedError(RoundReason.TOO_FEW, problem, "group", part, remedy)

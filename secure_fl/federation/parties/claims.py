@@ -90,13 +90,8 @@ def check_enough(plan: Plan, form: SumForm, found: int) -> None:
     """
     needed = enough(plan, form)
     if found < needed:
-        raise RoundRefusedError(
-            RoundReason.NOT_AGREED,
-            "too few signed this state",
-            field="signatures",
-            value=found,
-            remedy=f"{needed} signatures of appliers are needed",
-        )
+        problem, remedy = "too few signed this state", f"{needed} signatures of appliers are needed"
+        raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "signatures", found, remedy)
 
 
 def majority(claims: Mapping[str, Claim]) -> Claim | None:

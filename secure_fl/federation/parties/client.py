@@ -245,7 +245,7 @@ class FederationClient(Participant):
             if not progress.gap:
                 raise
             problem, remedy = "lines before these could not be written", "make room, and wait"
-            raise FileError(problem, field="transcript", value=len(lines), remedy=remedy) from None
+            raise FileError(problem, "transcript", len(lines), remedy) from None
         progress.gap = False
         return head
 

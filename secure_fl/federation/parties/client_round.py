@@ -256,14 +256,9 @@ class ClientRound:
         opened = decode_opened(open_with(secret, box, self._context(part)), shape)
         needed = plan.shares_needed if plan.masked else 1
         if list(digests.values()).count(opened.digest) < needed:
+            problem = "too few signed this group's sums"
             remedy = f"{needed} signatures of its appliers are needed"
-            raise RoundRefusedError(
-                RoundReason.NOT_AGREED,
-                "too few signed this group's sums",
-                field="part",
-                value=part,
-                remedy=remedy,
-            )
+            raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "part", part, remedy)
         return opened
 
     def _context(self, part: int) -> bytes:
@@ -274,10 +269,8 @@ class ClientRound:
 def forked(problem: str, value: object) -> RoundRefusedError:
     """Somebody shows different parties different things."""
     remedy = "stop, and compare transcripts: do not go on with this server"
-    return RoundRefusedError(RoundReason.FORKED, problem, field="state", value=value, remedy=remedy)
+    return RoundRefusedError(RoundReason.FORKED, problem, "state", value, remedy)
 
 
 def _out_of_turn(problem: str, value: object) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.OUT_OF_TURN, problem, field="part", value=value, remedy="follow the order"
-    )
+    return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "part", value, "follow the order")

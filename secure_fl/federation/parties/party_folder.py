@@ -155,16 +155,16 @@ class PartyFolder:
             "put back the file, or begin with an empty folder and a new identity: who loses count "
             "of its answers must not answer again"
         )
-        return RunFolderError(problem, field=path.name, value=str(path), remedy=remedy)
+        return RunFolderError(problem, path.name, str(path), remedy)
 
     def _found(self, path: Path, *, fresh: bool) -> bytes:
         if self.path.resolve() in path.resolve().parents:
             remedy = "name a file outside of the folder: a key must not lie beside what it seals"
-            raise RunFolderError("lies in the folder", field="key", value=str(path), remedy=remedy)
+            raise RunFolderError("lies in the folder", "key", str(path), remedy)
         if not is_file(path):
             if not fresh:
                 remedy = "put back the key, or begin with an empty folder and a new identity"
-                raise RunFolderError("is gone", field="key", value=str(path), remedy=remedy)
+                raise RunFolderError("is gone", "key", str(path), remedy)
             write_secret(path, secrets.token_bytes(32))
         return read_secret(path)
 

@@ -64,13 +64,8 @@ class ServerFlow(ServerBase):
         makers = [name for name in self.plan.key_makers if name in self._members]
         asked = self._keys.ask(makers, self._following)
         if asked is None:
-            raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "nobody makes keys",
-                field="makers",
-                value=len(makers),
-                remedy="begin again when clients can be reached",
-            )
+            problem, remedy = "nobody makes keys", "begin again when clients can be reached"
+            raise RoundRefusedError(RoundReason.TOO_FEW, problem, "makers", len(makers), remedy)
         self._wait(Stage.KEYS, self._deadlines.answer)
         return [Message(*asked)]
 
@@ -268,9 +263,7 @@ class ServerFlow(ServerBase):
         if claim is None or claim.place <= progress.place:
             problem = "appliers signed different states, or none that goes on"
             remedy = "compare their software: equal sums must give equal states"
-            raise RoundRefusedError(
-                RoundReason.FORKED, problem, field="claims", value=len(claims), remedy=remedy
-            )
+            raise RoundRefusedError(RoundReason.FORKED, problem, "claims", len(claims), remedy)
         same = {name: signed[name] for name, found in claims.items() if found == claim}
         for name in claims.keys() - same.keys():
             self._note(self.refusals.note(name, "apply", str(RoundReason.FORKED)))

@@ -329,12 +329,9 @@ class KeptServer(FederationServer):
     def _try_again(self) -> None:
         """Count another attempt at the round."""
         if self._progress.attempt >= ATTEMPTS:
+            problem, remedy = "all attempts were lost", "begin another federation"
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "all attempts were lost",
-                field="round",
-                value=self._progress.number,
-                remedy="begin another federation",
+                RoundReason.TOO_FEW, problem, "round", self._progress.number, remedy
             )
         self._progress.attempt += 1
 
@@ -358,7 +355,5 @@ def _failed(word: str) -> SecureSumError:
     """Why a federation had failed, of which the word is left."""
     remedy = "read the transcript, and begin another federation"
     if word in set(RoundReason):
-        return RoundRefusedError(
-            RoundReason(word), "failed before", field="federation", value=word, remedy=remedy
-        )
-    return SecureSumError("failed before", field="federation", value=word, remedy=remedy)
+        return RoundRefusedError(RoundReason(word), "failed before", "federation", word, remedy)
+    return SecureSumError("failed before", "federation", word, remedy)

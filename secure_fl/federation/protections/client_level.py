@@ -131,9 +131,6 @@ class ClientLevel:
 
 
 def _unanswered(ask: Ask) -> PrivacyError:
-    return PrivacyError(
-        "is not answered under client-level privacy",
-        field="ask",
-        value=type(ask).__name__,
-        remedy="such an answer would show what client-level noise is to hide",
-    )
+    problem = "is not answered under client-level privacy"
+    remedy = "such an answer would show what client-level noise is to hide"
+    return PrivacyError(problem, "ask", type(ask).__name__, remedy)

@@ -240,12 +240,9 @@ class ExampleLevel:
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
         if self._blueprint.config.pools.task != "supervised":
-            raise PrivacyError(
-                "a self-supervised score is no mean of bounded losses",
-                field="privacy.choice",
-                value="exponential",
-                remedy='set pools.start = "sketch", or pools.task = "supervised"',
-            )
+            problem = "a self-supervised score is no mean of bounded losses"
+            remedy = 'set pools.start = "sketch", or pools.task = "supervised"'
+            raise PrivacyError(problem, "privacy.choice", "exponential", remedy)
         if not data.labelled:
             return torch.zeros(0)
         model = self._local.bench.pool_model
@@ -256,9 +253,5 @@ class ExampleLevel:
 
 
 def _unanswered(ask: Ask) -> PrivacyError:
-    return PrivacyError(
-        "is not answered under privacy",
-        field="ask",
-        value=type(ask).__name__,
-        remedy='set pools.start = "sketch", "pretrained" or "random"',
-    )
+    remedy = 'set pools.start = "sketch", "pretrained" or "random"'
+    return PrivacyError("is not answered under privacy", "ask", type(ask).__name__, remedy)

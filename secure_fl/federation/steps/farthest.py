@@ -125,12 +125,9 @@ class Farthest(Step):
             return max(left, key=lambda client: float(losses[client]))
         able, count = self._candidates(opened)[0], self.blueprint.config.pools.count
         if len(able) < count:
-            raise ConfigError(
-                f"only {len(able)} clients can train a candidate",
-                field="pools.count",
-                value=count,
-                remedy="lower pools.count, label more clients, or choose another pools.start",
-            )
+            problem = f"only {len(able)} clients can train a candidate"
+            remedy = "lower pools.count, label more clients, or choose another pools.start"
+            raise ConfigError(problem, "pools.count", count, remedy)
         return able[derive_seed(self.blueprint.config.seed, "farthest") % len(able)]
 
 
