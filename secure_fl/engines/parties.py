@@ -124,7 +124,6 @@ class Crew(Protocol):
 
     def members(self) -> Sequence[Member]:
         """New identities of all clients, in their order."""
-        ...
 
     def hosts(
         self,
@@ -134,11 +133,9 @@ class Crew(Protocol):
         head: bytes,
         watcher: LocalParties,
     ) -> list[Host]:
-        """Where the clients are parties of this federation.
-
-        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
+        """Where the clients are parties of this federation. They begin with the state `first`, and
+        follow the transcript from `head` on, 32 bytes.
         """
-        ...
 
 
 class HereCrew:
@@ -163,9 +160,8 @@ class HereCrew:
         head: bytes,
         watcher: LocalParties,
     ) -> list[Host]:
-        """Where the clients are parties of this federation.
-
-        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
+        """Where the clients are parties of this federation. They begin with the state `first`, and
+        follow the transcript from `head` on, 32 bytes.
         """
         shared, program = watcher.shared, watcher.watched
 
@@ -289,9 +285,8 @@ class LocalParties:
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed.
 
-        What was prepared beside it in vain is in it.
-        The transcript's lines that calls bring along are not counted: how many there are depends
-        on when a run was stopped.
+        What was prepared beside it in vain is in it. The transcript's lines that calls bring along
+        are not counted: how many there are depends on when a run was stopped.
         """
         last, sent = max(*self._numbers, self.server.number - 1), Counter[str]()
         for way, number in [*self._bytes]:

@@ -97,9 +97,7 @@ class Remote:
     @property
     def names(self) -> Sequence[str]:
         """Of its parties; waits until they are made, so start all processes before asking any.
-
-        Raises:
-            TrainingError: the process ended before it had them.
+        Raises TrainingError: the process ended before it had them.
         """
         while self.busy and not self._names:
             self.collect()
@@ -255,11 +253,7 @@ def _write(pipe: int, kind: Kind, *parts: bytes | memoryview) -> None:
 
 
 def _read(pipe: int) -> tuple[Kind, memoryview]:
-    """A frame, and not a byte more.
-
-    Raises:
-        EOFError: the other end is closed, maybe within a frame.
-    """
+    """A frame, and not a byte more. Raises EOFError: the other end is closed, maybe within one."""
     length, kind = _HEAD.unpack(_exactly(pipe, _HEAD.size))
     return Kind(kind), _exactly(pipe, length)
 

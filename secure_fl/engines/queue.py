@@ -25,34 +25,27 @@ class Host(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Of its parties."""
-        ...
 
     @property
     def due(self) -> float | None:
         """When one of its parties is to be told the time."""
-        ...
 
     @property
     def busy(self) -> bool:
         """Whether it works on a message, so that `collect` has something to wait for."""
-        ...
 
     @property
     def over(self) -> bool:
         """Whether the federation has ended for all its parties."""
-        ...
 
     def give(self, to: str, data: bytes | memoryview) -> None:
         """A message for one of its parties."""
-        ...
 
     def tick(self, now: float) -> None:
         """Tell all its parties the time."""
-        ...
 
     def collect(self) -> list[tuple[str, Message]]:
         """What its parties have sent since, each with its sender; waits where it is busy."""
-        ...
 
 
 class Here:

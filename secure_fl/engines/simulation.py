@@ -1,6 +1,5 @@
-"""A whole run in one process.
-
-What comes before the program, its rounds, and what the experimenter measures in between.
+"""A whole run in one process. What comes before the program, its rounds, and what the experimenter
+measures in between.
 """
 
 from __future__ import annotations
@@ -34,15 +33,12 @@ class Book(Protocol):
 
     def begin(self, name: str, rounds: int, finished: int) -> None:
         """A row of rounds begins, or goes on."""
-        ...
 
     def check(self) -> None:
         """Refuse to go on where the records would go elsewhere."""
-        ...
 
     def write(self, record: RoundRecord, state: State, *, save: bool) -> None:
         """Take in a record, and save the state after it where that is asked for."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,7 @@ class Simulation:
     known: bool
 
     def to_the_end(self, state: State) -> State:
-        """The state after the last round.
-
-        Raises:
-            SecureFLError: as `Federation.run`.
-        """
+        """The state after the last round. Raises SecureFLError: as `Federation.run`."""
         state = self.program.entered(self._before(state))
         self._measure(state)
         recalled, begun = not self.resumed, -1

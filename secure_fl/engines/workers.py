@@ -255,9 +255,8 @@ class Workers:
     def hosts(
         self, roster: Roster, coordinator: Identity, first: State, head: bytes, watcher: Watcher
     ) -> list[Host]:
-        """Where the clients are parties of this federation.
-
-        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
+        """Where the clients are parties of this federation. They begin with the state `first`, and
+        follow the transcript from `head` on, 32 bytes.
         """
         self._watcher = watcher
         card, signed = coordinator.member.document(), roster.sign(coordinator)
@@ -308,10 +307,8 @@ class Workers:
 
 
 def apart(config: FederationConfig) -> tuple[int, FederationConfig]:
-    """The number of workers, and the configuration with one.
-
-    It changes nothing that a run makes, so a run's folder leaves it out, and a run is resumed with
-    any number.
+    """The number of workers, and the configuration with one. It changes nothing that a run makes,
+    so a run's folder leaves it out, and a run is resumed with any number.
     """
     runtime = config.runtime.model_copy(update={"workers": 1})
     return config.runtime.workers, config.model_copy(update={"runtime": runtime})

@@ -66,9 +66,8 @@ class ScorePools:
 
 @dataclass(frozen=True)
 class TrainPool:
-    """Choose a pool and train it.
-
-    With `forced`, the pool is the guide's nearest centre. The ask holds nobody's choice.
+    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre. The ask
+    holds nobody's choice.
     """
 
     round: int
@@ -80,10 +79,7 @@ class TrainPool:
 
 @dataclass(frozen=True)
 class TrainCandidate:
-    """Train a candidate from row 0 of `pools`.
-
-    HypCluster's start only: it shows a client's model.
-    """
+    """Train a candidate from row 0 of `pools`: HypCluster's start, which shows a client's model."""
 
     pools: PoolSet
 
@@ -93,9 +89,8 @@ Ask = TrainEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPo
 
 @dataclass(frozen=True)
 class PoolScore:
-    """A client's choice, and how it fares with it.
-
-    It stays with the client but for what a sum takes of it.
+    """A client's choice, and how it fares with it. It stays with the client but for what a sum
+    takes of it.
 
     Attributes:
         choice: the pool.

@@ -1,6 +1,5 @@
-"""Modules that clients compute with.
-
-Clients of one process share them, so memory does not grow with their number.
+"""Modules that clients compute with. Clients of one process share them, so memory does not grow
+with their number.
 """
 
 from __future__ import annotations
@@ -52,9 +51,8 @@ class Workbench:
         return self._begun(module)
 
     def _begun(self, module: ModuleT) -> ModuleT:
-        """What a model makes of the first rows that it sees, and keeps, is made of noise.
-
-        Of a client's examples it would reach the other clients.
+        """What a model makes of the first rows that it sees, and keeps, is made of noise. Of a
+        client's examples it would reach the other clients.
         """
         blueprint = self.blueprint
         if blueprint.config.privacy.unit == "example" or blueprint.private_sketch is not None:
@@ -69,9 +67,8 @@ class Workbench:
         return Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4)
 
     def restart(self) -> None:
-        """Put integer buffers back to what they were made with.
-
-        No client's batch count reaches another.
+        """Put integer buffers back to what they were made with. No client's batch count reaches
+        another.
         """
         for module, buffers in self._made:
             set_buffers(module, buffers)
@@ -86,12 +83,9 @@ class Workbench:
             self.pool_model.encoder = copy.deepcopy(self.kept_encoder).requires_grad_(False)
 
     def check_kept_encoder(self) -> None:
-        """Refuse a kept encoder whose embedding of an example depends on other examples.
-
-        A sketch's noise would not cover them.
-
-        Raises:
-            PrivacyError: as `check_rows_alone`, in eval mode, in which embeddings are made.
+        """Refuse a kept encoder whose embedding of an example depends on other examples. A sketch's
+        noise would not cover them. Raises PrivacyError: as `check_rows_alone`, in eval mode, in
+        which embeddings are made.
         """
         if self._checked is not self.kept:
             check_rows_alone(self.kept_encoder.eval(), self.noise(), quick=True)

@@ -86,10 +86,8 @@ class BudgetGate:
 
     def follows(self, marks: Iterable[tuple[str, Mark]]) -> None:
         """Check that the ledger begins with everything that it held when these marks were taken;
-        each with where it was found.
-
-        Raises:
-            PrivacyError: it was deleted, shortened, reordered, or put back to an earlier one.
+        each with where it was found. Raises PrivacyError: it was deleted, shortened, reordered, or
+        put back to an earlier one.
         """
         for problem in [] if self.ledger is None else self.ledger.lost(marks):
             remedy = (

@@ -55,11 +55,7 @@ class Call:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Call:
-        """The call that `document` wrote, checked.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """The call that `document` wrote, checked. Raises RefusedError: `malformed`."""
         found = fields(value, "call", _CALL)
         names = found["left_out"]
         if not all(isinstance(name, str) for name in names) or names != sorted(set(names)):

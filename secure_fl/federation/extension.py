@@ -44,9 +44,8 @@ def go_on(
     digest_of: Callable[[FederationConfig], str],
     names: Sequence[str],
 ) -> tuple[State | None, Blueprint]:
-    """The state that a run goes on from, if there is one, and its blueprint.
-
-    Where its lengths are others than it was made with, the folder says so from here on.
+    """The state that a run goes on from, if there is one, and its blueprint. Where its lengths are
+    others than it was made with, the folder says so from here on.
 
     Args:
         blueprint: of the configuration as it is asked for now.
@@ -152,11 +151,8 @@ def changed_settings(
 
 
 def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
-    """Refuse a run that would go on with anything changed but its lengths.
-
-    Raises:
-        RunFolderError: it names every other setting that differs, or a schedule that follows
-            the length.
+    """Refuse a run that would go on with anything changed but its lengths. Raises RunFolderError:
+    it names every other setting that differs, or a schedule that follows the length.
     """
     changed = changed_settings(old, new)
     others = [name for name in changed if name not in LENGTHS.values()]

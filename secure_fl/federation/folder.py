@@ -142,10 +142,8 @@ class RunFolder:
 
     @property
     def run(self) -> str:
-        """The run's name in the user's state directory: random, made when it began.
-
-        Raises:
-            RunFolderError: `config.toml` does not begin with it any more, or was cut short.
+        """The run's name in the user's state directory: random, made when it began. Raises
+        RunFolderError: `config.toml` does not begin with it any more, or was cut short.
         """
         return self._configs.ends().run
 
@@ -171,9 +169,7 @@ class RunFolder:
 
     def change(self, config: FederationConfig, digest: str) -> None:
         """Go on with other lengths: the configuration is kept as `configs/N.toml`, then replaced
-        under the same name of the run.
-
-        A crash in between leaves the run as it was.
+        under the same name of the run. A crash in between leaves the run as it was.
         """
         self.check_own()
         self._configs.replace(config, digest)
@@ -194,11 +190,7 @@ class RunFolder:
         return Manifest.of(self.read_config())
 
     def view(self, path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a file's document is written.
-
-        Raises:
-            RunFolderError: a field has no tag.
-        """
+        """What of a file's document is written. Raises RunFolderError: a field has no tag."""
         return self.manifest.view(path.relative_to(self.path).as_posix(), document)
 
     def write(self, path: Path, document: Mapping[str, Any]) -> None:
@@ -208,11 +200,8 @@ class RunFolder:
             write_json(path, kept)
 
     def read_summary(self) -> Summary:
-        """The run's results.
-
-        Raises:
-            RunFolderError: the run has not finished, or the file is damaged, or has fields that
-                this version does not know.
+        """The run's results. Raises RunFolderError: the run has not finished, or the file is
+        damaged, or has fields that this version does not know.
         """
         if not is_file(self.summary):
             remedy = (
@@ -227,20 +216,15 @@ class RunFolder:
         )
 
     def read_metrics(self) -> list[RoundRecord]:
-        """All rounds so far.
-
-        Raises:
-            RunFolderError: a line is damaged, or has fields that this version does not know.
+        """All rounds so far. Raises RunFolderError: a line is damaged, or has fields that this
+        version does not know.
         """
         return [_record(number, line) for number, line in enumerate(self._read_lines(), 1)]
 
     def check_own(self) -> None:
         """Refuse to go on in a forked copy of the process that holds the folder, and where the
-        folder is not the one that it holds.
-
-        Raises:
-            RunFolderError: this is a copy; or the folder was moved or deleted, and what is there
-                now is nobody's or another run's.
+        folder is not the one that it holds. Raises RunFolderError: this is a copy; or the folder
+        was moved or deleted, and what is there now is nobody's or another run's.
         """
         if os.getpid() != self._process:
             problem, remedy = (
@@ -262,10 +246,8 @@ class RunFolder:
         return RunFolderError(problem, "run folder", str(self.path), remedy)
 
     def append(self, record: RoundRecord) -> None:
-        """Add a round to `metrics.jsonl`.
-
-        Raises:
-            FileError: it cannot be written; the file is as it was.
+        """Add a round to `metrics.jsonl`. Raises FileError: it cannot be written; the file is as it
+        was.
         """
         self.check_own()
         kept = self.view(self.metrics, document(record))
@@ -309,10 +291,7 @@ class RunFolder:
 
     def marks(self) -> list[tuple[str, Mark]]:
         """How far the ledger had come at the last recorded round, at the newest checkpoint and in
-        the summary, where they say so.
-
-        Raises:
-            RunFolderError: one of them is damaged.
+        the summary, where they say so. Raises RunFolderError: one of them is damaged.
         """
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
         last = _record(len(lines), lines[-1]).metrics if lines else Metrics()

@@ -22,9 +22,8 @@ _REMEMBERED = 16
 
 @dataclass
 class Checked:
-    """Rows of lines that continue each other: what clients of one process checked already.
-
-    They are found by the very bytes that each was shown.
+    """Rows of lines that continue each other: what clients of one process checked already. They are
+    found by the very bytes that each was shown.
     """
 
     _heads: dict[bytes, bytes] = field(default_factory=dict, repr=False)
@@ -65,10 +64,8 @@ class Follower:
         self._checked, self.head = checked or Checked(), head
 
     def __call__(self, lines: Sequence[bytes]) -> bytes:
-        """Take the next lines: the new head, which without any is the one that it has.
-
-        Raises:
-            RefusedError, RoundRefusedError: as `Checked.head`; the head is as it was.
+        """Take the next lines: the new head, which without any is the one that it has. Raises
+        RefusedError, RoundRefusedError: as `Checked.head`; the head is as it was.
         """
         self.head = self._checked.head(self.head, lines) if lines else self.head
         return self.head

@@ -94,11 +94,8 @@ class Grouping:
 
 
 def check_groups(config: FederationConfig, clients: int) -> None:
-    """Refuse a run whose rounds call too few clients for as many groups as its robust
-    average needs.
-
-    Raises:
-        ConfigError: naming the size, the cohort and the remedy.
+    """Refuse a run whose rounds call too few clients for as many groups as its robust average
+    needs. Raises ConfigError: naming the size, the cohort and the remedy.
     """
     grouping = Grouping.of(config.security)
     if grouping is None:

@@ -61,10 +61,8 @@ class Manifest:
         return {} if kept is _LEFT_OUT else dict(kept)
 
     def seen(self, file: str, record: R) -> R:
-        """A record as it reads once it is written: without the fields that are left out.
-
-        Raises:
-            RunFolderError: a field has no tag.
+        """A record as it reads once it is written: without the fields that are left out. Raises
+        RunFolderError: a field has no tag.
         """
         kept = json.dumps(self.view(file, document(record)), allow_nan=False).encode()
         return parse_json(kept, type(record), field=file, value="not shown", remedy=_TAG)

@@ -27,11 +27,8 @@ def encoder_maker(
     encoder: object, config: FederationConfig, shape: tuple[int, ...]
 ) -> Callable[[int], nn.Module]:
     """seed -> a fresh encoder: of the configuration's, a copy of the caller's initialised anew, or
-    what the caller's function makes.
-
-    Raises:
-        ModelError: no module and no function that makes one, or it does not work on noise in the
-            examples' shape.
+    what the caller's function makes. Raises ModelError: no module and no function that makes one,
+    or it does not work on noise in the examples' shape.
     """
     if encoder is None:
         return lambda seed: build_encoder(config.model, shape, seed)

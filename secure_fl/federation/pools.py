@@ -1,6 +1,5 @@
-"""Pools in the replicated state.
-
-How they are drawn, read and put back, and the groups that guide them.
+"""Pools in the replicated state. How they are drawn, read and put back, and the groups that guide
+them.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from secure_fl.seeds import derive_seed
 
 
 def draw_pools(blueprint: Blueprint, state: State, attempt: int = 0) -> PoolSet:
-    """K models with independent random heads.
-
-    Encoders pre-trained, or for random starts independent too.
+    """K models with independent random heads. Encoders pre-trained, or for random starts
+    independent too.
     """
     config = blueprint.config.pools
     random_encoders = config.start in ("random", "restarts")

@@ -113,9 +113,8 @@ class Recorder:
             self._write("ledger", facts_of(LedgerEntry(None, mark.length, mark.head)))
 
     def end(self) -> None:
-        """The run is over: digests of all its files.
-
-        Those of files with the experimenter's fields are in a file of their own.
+        """The run is over: digests of all its files. Those of files with the experimenter's fields
+        are in a file of their own.
         """
         folder = self._folder
         if folder is None:

@@ -121,9 +121,7 @@ class ReleaseBox:
         return self.answers(key) > 1 and self._stored(key) is None
 
     def checkpointed(self) -> None:
-        """A checkpoint has been written: forget the results of the rounds before the one
-        before it.
-        """
+        """A checkpoint was written: forget the results of the rounds before the one before it."""
         if self._folder is None:
             return
         remove(self._folder / _BEFORE)

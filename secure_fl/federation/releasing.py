@@ -1,6 +1,4 @@
-"""One client's releases: named by what they answer, noised from a stream of their own,
-made once.
-"""
+"""One client's releases: named by what they answer, noised from their own stream, made once."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class Releasing:
     box: ReleaseBox
 
     def key(self, ask: Ask, phase: str, number: int) -> str:
-        """Names the answer to this ask for ever; another ask in the same round is
-        another release.
-        """
+        """Names the answer to this ask for ever; another ask in one round is another release."""
         return f"{phase}/{number}/client-{self.client}/{digest_of(ask)}"
 
     def release(self, ask: Ask, phase: str, number: int, purpose: str, event: Event) -> Release:

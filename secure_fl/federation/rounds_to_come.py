@@ -1,7 +1,5 @@
 """The rounds by which a run goes on: what clients will release in them, and whether the budget
-holds that.
-
-Noise stays what it was calibrated to when the run began, so more rounds cost more.
+holds that. Noise stays what it was calibrated to when the run began, so more rounds cost more.
 """
 
 from __future__ import annotations
@@ -57,10 +55,8 @@ class RoundsToCome:
     chosen: bool
 
     def check_budget(self) -> None:
-        """Refuse more rounds than the budget holds, before any of them begins.
-
-        Raises:
-            PrivacyError: naming the length, and how many rounds still fit.
+        """Refuse more rounds than the budget holds, before any of them begins. Raises PrivacyError:
+        naming the length, and how many rounds still fit.
         """
         budget, asked = self.gate.budget, length_of(self.blueprint.config, self.phase)
         if budget is None or self._fit(asked):

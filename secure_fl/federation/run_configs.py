@@ -80,10 +80,8 @@ class RunConfigs:
         return found
 
     def ends(self, path: Path | None = None) -> Ends:
-        """What the first lines of `config.toml`, or of an earlier one, say.
-
-        Raises:
-            RunFolderError: the first or the last line is not there any more.
+        """What the first lines of `config.toml`, or of an earlier one, say. Raises RunFolderError:
+        the first or the last line is not there any more.
         """
         data = read_bytes(path or self._own)
         found = _FIRST.match(data)

@@ -145,11 +145,9 @@ class LocalSite:
         return "; ".join(map(str, self.policy.check(terms, self.today()))) or None
 
     def prepare(self, plan: Plan) -> tuple[Program, Answers]:
-        """The program, and this client's answers; its ledger is opened, or begun.
-
-        Raises:
-            PrivacyError: the ledger is gone, damaged, or has lost releases; or what is trained is
-                not covered by the noise.
+        """The program, and this client's answers; its ledger is opened, or begun. Raises
+        PrivacyError: the ledger is gone, damaged, or has lost releases; or what is trained is not
+        covered by the noise.
         """
         program, config = self.program(plan), plan.config
         check_paths(program.blueprint, len(self.data.train))
@@ -175,10 +173,8 @@ class LocalSite:
 
 
 class SiteAnswers:
-    """A client's answers, over any number of lives.
-
-    A client that is made again after its sketch was released takes the stored one up; where that is
-    gone it makes and charges another.
+    """A client's answers, over any number of lives. A client that is made again after its sketch
+    was released takes the stored one up; where that is gone it makes and charges another.
     """
 
     def __init__(self, program: StepProgram, client: Client, box: ReleaseBox) -> None:

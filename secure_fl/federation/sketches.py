@@ -159,10 +159,8 @@ class ReleasedSketch(ClientSketch):
         self._made: Tensor | None = None
 
     def releases(self, ask: Ask) -> tuple[Release, ...]:
-        """The centre's share, or the sketch.
-
-        Raises:
-            PrivacyError: the encoder that sketches are taken from combines rows.
+        """The centre's share, or the sketch. Raises PrivacyError: the encoder that sketches are
+        taken from combines rows.
         """
         if not isinstance(ask, GiveCentre | GiveSketch):
             return ()

@@ -92,9 +92,8 @@ class State:
         return canonical({"facts": dict(self.facts), "place": place})
 
     def encode(self) -> bytes:
-        """The state as bytes.
-
-        A versioned line, the length of the head, the head in canonical JSON, safetensors.
+        """The state as bytes. A versioned line, the length of the head, the head in canonical JSON,
+        safetensors.
         """
         head = self._head
         return b"".join((_MAGIC, len(head).to_bytes(_LENGTH, "big"), head, pack(self.tensors)))

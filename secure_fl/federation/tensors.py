@@ -16,11 +16,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(data: bytes, *, field: str, value: str, remedy: str) -> dict[str, Tensor]:
-    """The named tensors that `pack` wrote.
-
-    Raises:
-        RunFolderError: the bytes are something else.
-    """
+    """The named tensors that `pack` wrote. Raises RunFolderError: the bytes are something else."""
     try:
         return load(data)
     except Exception as error:

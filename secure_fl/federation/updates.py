@@ -67,9 +67,8 @@ class Updates:
 
     @classmethod
     def of(cls, blueprint: Blueprint, name: str, minimum: int) -> Updates:
-        """How updates of `pretrain` or `cluster` are summed.
-
-        `minimum` is for sums that the server does not read anyway.
+        """How updates of `pretrain` or `cluster` are summed. `minimum` is for sums that the server
+        does not read anyway.
         """
         config, plan, grid = blueprint.config, blueprint.client_plan, blueprint.grid(name)
         grouping = Grouping.of(config.security)
@@ -166,9 +165,8 @@ class Updates:
         return own[self.grid.shared : -1]
 
     def counts(self, opened: Summed) -> list[int]:
-        """Members of each pool, as the sum says.
-
-        With client-level privacy to the nearest number that its noise leaves.
+        """Members of each pool, as the sum says. With client-level privacy to the nearest number
+        that its noise leaves.
         """
         if self.level is None:
             return counts_on(self.grid, opened)
@@ -176,9 +174,8 @@ class Updates:
         return [max(0, round(float(count))) for count in counts]
 
     def group_metrics(self, opened: Summed) -> Metrics:
-        """How many groups opened each pool, and why some opened nothing.
-
-        Empty where nothing is summed in groups.
+        """How many groups opened each pool, and why some opened nothing. Empty where nothing is
+        summed in groups.
         """
         if self.grouping is None:
             return Metrics()

@@ -83,19 +83,11 @@ class Post:
 
     @property
     def place(self) -> Place:
-        """The place in the program that the message is about.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """The place in the program that the message is about. Raises RefusedError: `malformed`."""
         return read_place(self.facts["place"])
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of names, ascending.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """A list of names, ascending. Raises RefusedError: `malformed`."""
         found = self.facts[key]
         if not all(isinstance(name, str) for name in found) or found != sorted(set(found)):
             raise malformed("head", f"{key} are names, ascending")
@@ -191,11 +183,7 @@ def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int
 
 
 def read_place(value: Any) -> Place:
-    """The place that `shown` wrote as JSON values.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """The place that `shown` wrote as JSON values. Raises RefusedError: `malformed`."""
     if not isinstance(value, list) or [type(number) for number in value] != [int, int]:
         raise malformed("head", "a place is two whole numbers")
     return Place(*value)

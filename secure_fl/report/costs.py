@@ -21,9 +21,7 @@ def short(taken: Estimate) -> str:
 
 
 def lines(taken: Estimate, width: int) -> list[str]:
-    """An estimate as a table no wider than `width`; on a narrow page as a paragraph for
-    each phase.
-    """
+    """An estimate as a table no wider than `width`; on a narrow page as a paragraph a phase."""
     seconds = taken.seconds
     total = (
         f"in all {size(taken.bytes)}, about {clock(seconds or 0)} here, memory about "

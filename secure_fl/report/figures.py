@@ -1,6 +1,5 @@
-"""What all plots share: colours, lines, legends, and how a figure is made and written.
-
-Figures are narrow, so that they can be read on a phone.
+"""What all plots share: colours, lines, legends, and how a figure is made and written. Figures are
+narrow, so that they can be read on a phone.
 """
 
 from __future__ import annotations
@@ -150,10 +149,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file whose suffix names the format.
-
-    Raises:
-        ConfigError: it is no format's.
+    """Write a figure to a file whose suffix names the format. Raises ConfigError: it is no
+    format's.
     """
     for axes in figure.axes:
         _plain(axes)

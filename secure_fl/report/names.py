@@ -35,10 +35,8 @@ def told_apart(runs: Sequence[tuple[str, Path]]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """A name in one line: without control characters and turns of direction, cut where it is
-    very long.
-
-    One that is written from the right is kept apart from what stands beside it.
+    """A name in one line: without control characters and turns of direction, cut where it is very
+    long. One that is written from the right is kept apart from what stands beside it.
     """
     kept = _clean(text)
     kept = kept if len(kept) <= _LONGEST_NAME else kept[: _LONGEST_NAME - 1] + "…"

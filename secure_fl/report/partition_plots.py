@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from secure_fl.data.summary import ClientSummary, PartitionSummary
-from secure_fl.report.figures import (
-    COLOURS,
-    Chart,
-    as_svg,
-    called,
-    drawing,
-    new_figure,
-    shortened,
-)
+from secure_fl.report.figures import COLOURS, Chart, as_svg, called, drawing, new_figure, shortened
 from secure_fl.report.names import printable
 
 if TYPE_CHECKING:

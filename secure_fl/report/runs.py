@@ -74,10 +74,8 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Every folder once, in the order given.
-
-    Raises:
-        RunFolderError: a folder holds no finished run, or a damaged one.
+    """Every folder once, in the order given. Raises RunFolderError: a folder holds no finished run,
+    or a damaged one.
     """
     found = [_read(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
     names = told_apart([(run.name, run.folder) for run in found])

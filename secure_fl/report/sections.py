@@ -11,13 +11,7 @@ from typing import Any
 from secure_fl.data.summary import ClientSummary
 from secure_fl.federation.run_summary import FinalPools, SketchPrivacy
 from secure_fl.quantities import clock, size
-from secure_fl.report.findings import (
-    closed_pools,
-    has_minimum,
-    is_plain,
-    largest,
-    protection,
-)
+from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import (
     NONE,
@@ -330,10 +324,7 @@ def encoder_table(run: Run) -> Table | None:
             Cell(name.replace("_", " ")),
             number(initial[name]),
             number(value),
-            Cell(
-                measured_on["fine_tune" if name.startswith("fine_tune") else name],
-                mark="quiet",
-            ),
+            Cell(measured_on["fine_tune" if name.startswith("fine_tune") else name], mark="quiet"),
         ]
         for name, value in measured.pretrained.items()
     ]

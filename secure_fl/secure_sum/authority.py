@@ -17,12 +17,7 @@ from secure_fl.secure_sum.block_codec import HolderCipher
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums
 from secure_fl.secure_sum.framing import unframe
-from secure_fl.secure_sum.key_directory import (
-    KeyBook,
-    agreed_by,
-    check_agreed,
-    holders_that_signed,
-)
+from secure_fl.secure_sum.key_directory import KeyBook, agreed_by, check_agreed, holders_that_signed
 from secure_fl.secure_sum.messages import (
     Counts,
     OpenRequest,
@@ -136,9 +131,8 @@ class Authority:
         return self._sign(Phase.APPLY, Applied(opened.digest, state, place).encode())
 
     def _agreed(self, request: OpenRequest) -> tuple[KeyBook, tuple[bytes, ...]]:
-        """Everybody's keys, and the rest of the evidence.
-
-        Before that t holders of each dealer's shares are seen to have signed the set.
+        """Everybody's keys, and the rest of the evidence. Before that t holders of each dealer's
+        shares are seen to have signed the set.
         """
         if len(request.evidence) < 2:
             remedy = "send everybody's keys and the survivors' signatures"

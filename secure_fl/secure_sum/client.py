@@ -246,9 +246,8 @@ class RoundClient(ClientSetup):
         return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
 
     def _open_counts(self, data: bytes) -> bytes:
-        """From the survivors' signatures: shares of the seeds and keys that open the counts.
-
-        They are of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
+        """From the survivors' signatures: shares of the seeds and keys that open the counts. They
+        are of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
 
         Raises:
             RefusedError: the message's reasons.

@@ -76,11 +76,8 @@ def dropped_pairs(
     book: KeyBook, position: int, mask_key: bytes, survivors: Sequence[int], blocks: int
 ) -> dict[int, list[bytes]]:
     """Pair seeds of a dropped client with its surviving neighbours, the first `blocks` blocks',
-    from its private mask key.
-
-    Raises:
-        RoundRefusedError: `not-proved` for a key that is not the advertised one's, blaming
-            its owner.
+    from its private mask key. Raises RoundRefusedError: `not-proved` for a key that is not the
+    advertised one's, blaming its owner.
     """
     private, plan, alive = X25519PrivateKey.from_private_bytes(mask_key), book.plan, set(survivors)
     if private.public_key().public_bytes_raw() != book.keys[position].masking:

@@ -40,9 +40,8 @@ class DealtBoxes:
         return bytes(self._box(dealer, holder, place)[:size])
 
     def messages(self, identity: Identity, dealers: tuple[int, ...]) -> list[Message]:
-        """What goes to each of these dealers: who dealt, and their boxes for it.
-
-        Signed where it lies: all of it together is much in a large round.
+        """What goes to each of these dealers: who dealt, and their boxes for it. Signed where it
+        lies: all of it together is much in a large round.
         """
         book, plan = self._book, self._book.plan
         header = plan.header(Phase.SHARE, identity.name)

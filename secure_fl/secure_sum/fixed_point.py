@@ -60,12 +60,9 @@ class Codec:
 
     @classmethod
     def finest(cls, clients: int, limit: float, layout: FieldLayout) -> Codec:
-        """The finest on which `clients` coordinates within ± `limit` never pass a field's edge.
-
-        The scale is cut to 24 bits, so that its product with a float32 is exact in float64.
-
-        Raises:
-            SecureSumError: no such limit, or so many clients leave fewer than 16 steps to it.
+        """The finest on which `clients` coordinates within ± `limit` never pass a field's edge. The
+        scale is cut to 24 bits, so that its product with a float32 is exact in float64. Raises
+        SecureSumError: no such limit, or so many clients leave fewer than 16 steps to it.
         """
         if not 1e-30 < limit < 1e30:
             problem, remedy = "not a size that a coordinate can have", "between 1e-30 and 1e30"

@@ -15,14 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from secure_fl.crypto.envelope import (
-    Header,
-    Phase,
-    Seen,
-    head_bytes,
-    open_envelope,
-    read_header,
-)
+from secure_fl.crypto.envelope import Header, Phase, Seen, head_bytes, open_envelope, read_header
 from secure_fl.crypto.identities import LONGEST_NAME, Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError

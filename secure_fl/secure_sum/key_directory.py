@@ -30,9 +30,8 @@ _POSITIONS = struct.Struct(">II")
 
 @dataclass(frozen=True)
 class KeyBook:
-    """Everybody who advertised, in order of name; a client's position is its place here.
-
-    Under protections without masks there are no keys: the book is the cohort.
+    """Everybody who advertised, in order of name; a client's position is its place here. Under
+    protections without masks there are no keys: the book is the cohort.
     """
 
     plan: RoundPlan
@@ -62,11 +61,9 @@ class KeyBook:
 
     @classmethod
     def read(cls, plan: RoundPlan, envelopes: Sequence[bytes]) -> KeyBook:
-        """The book from the clients' own signed envelopes, as the server passed them on.
-
-        Raises:
-            RefusedError: any reason of the envelope's, `unknown-client` for a client outside
-                the cohort.
+        """The book from the clients' own signed envelopes, as the server passed them on. Raises
+        RefusedError: any reason of the envelope's, `unknown-client` for a client outside the
+        cohort.
         """
         seen, advertised = Seen(), dict[str, Advertise]()
         for data in envelopes:
@@ -128,9 +125,7 @@ class KeyBook:
 
     @cached_property
     def _boxes(self) -> bytes:
-        """What all boxes of the round are for; asked for hundred thousands of times in a
-        large one.
-        """
+        """What all boxes of the round are for; asked for hundred thousands of times in one."""
         return (
             b"secure-fl share box 1|"
             + self.plan.digest
@@ -256,22 +251,14 @@ def check_agreed(book: KeyBook, owners: Iterable[int], signed: Sequence[int]) ->
 
 
 def check_cohort(plan: RoundPlan, name: str) -> None:
-    """Refuse a client that was not asked to take part.
-
-    Raises:
-        RefusedError: `unknown-client`.
-    """
+    """Refuse a client that was not asked to take part. Raises RefusedError: `unknown-client`."""
     if name not in plan.members:
         problem, remedy = "not in this round's cohort", "wait for a round that asks it"
         raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "sender", name, remedy)
 
 
 def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
-    """Refuse to go on with fewer than are needed.
-
-    Raises:
-        RoundRefusedError: `too-few`.
-    """
+    """Refuse to go on with fewer than are needed. Raises RoundRefusedError: `too-few`."""
     if found < least:
         problem, remedy = f"{least} are needed", "discard the round, begin the next"
         raise RoundRefusedError(RoundReason.TOO_FEW, problem, what, found, remedy, blamed=blamed)

@@ -64,10 +64,8 @@ class FieldLayout:
 
     def pack(self, values: Integers) -> Slots:
         """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise
-        may be added to packed values.
-
-        Raises:
-            SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
+        may be added to packed values. Raises SecureSumError: not a vector of signed integers, or a
+        value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
             problem = "not a vector of signed integers"
@@ -100,11 +98,8 @@ class FieldLayout:
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
         """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude
-        unless a sum passed its field.
-
-        Raises:
-            SecureSumError: another number of slots than `fields` need, or a residue that is
-                not reduced.
+        unless a sum passed its field. Raises SecureSumError: another number of slots than `fields`
+        need, or a residue that is not reduced.
         """
         check_slots(slots)
         if len(slots) != self.slots(fields):

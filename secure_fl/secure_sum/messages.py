@@ -1,6 +1,5 @@
-"""The bodies inside a round's envelopes, typed, and why a party refuses to go on.
-
-`decode` is strict: it refuses every spelling but the one that `encode` gives (see `framing`).
+"""The bodies inside a round's envelopes, typed, and why a party refuses to go on. `decode` is
+strict: it refuses every spelling but the one that `encode` gives (see `framing`).
 """
 
 from __future__ import annotations
@@ -290,10 +289,8 @@ def accept(
     chunk: int = 0,
 ) -> tuple[Header, T]:
     """Open an envelope, refuse repetition, parse its body; only a message that passes all of it
-    takes its place in `seen`.
-
-    Raises:
-        RefusedError: any of the envelope's reasons, or those of the body.
+    takes its place in `seen`. Raises RefusedError: any of the envelope's reasons, or those of the
+    body.
     """
     header, body = open_envelope(data, roster, expected, seen)
     try:

@@ -98,10 +98,8 @@ class SumOpener:
 
     def open_pools(self, bodies: Mapping[int, bytes]) -> Opened:
         """The shared block and the passing pools, by block number: these blocks, and no other.
-
-        Raises:
-            RoundRefusedError: `out-of-turn`, or `below-minimum` where a block is there that did
-                not pass.
+        Raises RoundRefusedError: `out-of-turn`, or `below-minimum` where a block is there that did
+        not pass.
         """
         if self._head is None or self._done:
             raise _twice("pools")

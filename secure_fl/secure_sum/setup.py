@@ -1,6 +1,5 @@
-"""A client's keys and shares of one round: what comes before its vector.
-
-Nothing here depends on what training gives, so all of it may be done ahead.
+"""A client's keys and shares of one round: what comes before its vector. Nothing here depends on
+what training gives, so all of it may be done ahead.
 """
 
 from __future__ import annotations
@@ -69,12 +68,9 @@ class ClientSetup:
         return self._plan
 
     def begin(self) -> list[bytes]:
-        """What a client says first: its advertisement, again if it was killed after it.
-
-        Nothing where nothing is masked, or where it is further already.
-
-        Raises:
-            RoundRefusedError: as `advertise`.
+        """What a client says first: its advertisement, again if it was killed after it. Nothing
+        where nothing is masked, or where it is further already. Raises RoundRefusedError: as
+        `advertise`.
         """
         early = self._state.step in (ClientStep.NEW, ClientStep.ADVERTISED)
         return [self.advertise()] if self._plan.masked and early else []

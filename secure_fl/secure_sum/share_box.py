@@ -89,10 +89,8 @@ class ShareBox:
 
     def combine_counts(self) -> None:
         """Seeds of block 0, and dropped clients' mask keys; each must be what its owner advertised.
-
-        Raises:
-            RoundRefusedError: `too-few` shares; `false-shares` or `not-proved`, blaming all whose
-                shares give another secret, or none.
+        Raises RoundRefusedError: `too-few` shares; `false-shares` or `not-proved`, blaming all
+        whose shares give another secret, or none.
         """
         keys, seeds = self._secrets(MASK_KEY, self._dropped), self._secrets(0, self._survivors)
         false, unproved = list[str](), list[str]()
@@ -112,11 +110,8 @@ class ShareBox:
         self._answered.clear()
 
     def combine_blocks(self, blocks: Sequence[int]) -> None:
-        """Self-mask seeds of these blocks.
-
-        Raises:
-            RoundRefusedError: `too-few` shares; `false-shares`, blaming the owners whose shares
-                give no seed.
+        """Self-mask seeds of these blocks. Raises RoundRefusedError: `too-few` shares;
+        `false-shares`, blaming the owners whose shares give no seed.
         """
         for block in blocks:
             found = self._secrets(block, self._survivors)

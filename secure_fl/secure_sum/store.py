@@ -35,14 +35,12 @@ class RoundStore(Protocol):
 
     def begin(self, round_number: int, question: bytes = b"", state: Sealed | None = None) -> None:
         """Record, before anything is sent, that a round has begun, and the state it begins with.
-
         Refuse a round that has begun, or an earlier one, or one whose question was opened.
         """
 
     def open(self, question: bytes, round_number: int) -> None:
-        """Record that a sum of answers to this question may be open.
-
-        It comes before anything goes out that opens one. Refuse where another round's may be.
+        """Record that a sum of answers to this question may be open. It comes before anything goes
+        out that opens one. Refuse where another round's may be.
         """
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
@@ -236,12 +234,8 @@ class FolderStore:
 
 
 def refuse_opened(opened: Mapping[bytes, int], question: bytes, by: int | None = None) -> None:
-    """Refuse a round for answers of which a sum may be open, but by the round `by`.
-
-    The two differ by the answer of whoever is missing from one.
-
-    Raises:
-        RoundRefusedError: `already-opened`.
+    """Refuse a round for answers of which a sum may be open, but by the round `by`. The two differ
+    by the answer of whoever is missing from one. Raises RoundRefusedError: `already-opened`.
     """
     if question in opened and opened[question] != by:
         problem = "a sum of these answers"
@@ -252,10 +246,8 @@ def refuse_opened(opened: Mapping[bytes, int], question: bytes, by: int | None =
 
 
 def refuse_earlier(last: int, round_number: int) -> None:
-    """Refuse a round that is not newer than the last one begun.
-
-    Raises:
-        RoundRefusedError: `already-begun`.
+    """Refuse a round that is not newer than the last one begun. Raises RoundRefusedError:
+    `already-begun`.
     """
     if round_number <= last:
         problem = f"round {last} was begun"

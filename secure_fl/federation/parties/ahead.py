@@ -105,10 +105,8 @@ class RoundAhead:
         return words
 
     def begin(self, call: Call) -> ClientRound | None:
-        """What is prepared of a call that is to begin; of another it is thrown away.
-
-        Raises:
-            RefusedError: `repeated` for a number that another call was prepared under.
+        """What is prepared of a call that is to begin; of another it is thrown away. Raises
+        RefusedError: `repeated` for a number that another call was prepared under.
         """
         prepared = self.round
         if prepared is not None and prepared.call == call:

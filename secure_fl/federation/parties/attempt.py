@@ -188,10 +188,8 @@ class Attempt:
         return min((until for one, until in running if one.step != Step.DONE), default=0.0)
 
     def receive(self, header: Header, data: bytes | memoryview) -> str | None:
-        """Take one message of a sum; the reason why it was refused, if it was.
-
-        Raises:
-            RefusedError: `stale`, `future` or `wrong-parameters`: it belongs to none of the sums.
+        """Take one message of a sum; the reason why it was refused, if it was. Raises RefusedError:
+        `stale`, `future` or `wrong-parameters`: it belongs to none of the sums.
         """
         number = self.call.number
         if header.round != number:

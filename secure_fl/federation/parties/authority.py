@@ -1,6 +1,5 @@
-"""The authority of a federation, where one holds the key.
-
-It opens sums, has the models, and seals them for the clients.
+"""The authority of a federation, where one holds the key. It opens sums, has the models, and seals
+them for the clients.
 
 Guarantee: it opens counts and pools as `Authority` of a round does, applies the opened sums to its
 replica, and gives the models out sealed only.

@@ -36,11 +36,8 @@ class Claim:
 def read_claims(
     wire: Wire, plan: Plan, form: SumForm, call: Call, envelopes: Sequence[bytes]
 ) -> Mapping[str, Claim]:
-    """What each applier of that round signed, by name.
-
-    Raises:
-        RefusedError: a message that is not a signed claim of this round, `duplicate` for two of
-            one sender.
+    """What each applier of that round signed, by name. Raises RefusedError: a message that is not a
+    signed claim of this round, `duplicate` for two of one sender.
     """
     plans = round_plans(plan, wire.roster, form, call)
     seen, found = Seen(), dict[str, Claim]()
@@ -58,10 +55,8 @@ def read_claims(
 def read_result(
     wire: Wire, plan: Plan, plans: Sequence[RoundPlan], call: Call, data: bytes | memoryview
 ) -> tuple[str, Claim]:
-    """What one applier of a round in groups signed.
-
-    Raises:
-        RefusedError: the message's reasons, `stale`, or `unknown-client`.
+    """What one applier of a round in groups signed. Raises RefusedError: the message's reasons,
+    `stale`, or `unknown-client`.
     """
     role = "authority" if plan.by_authority else "client"
     post = wire.open(data, most=plan.most(Phase.RESULT), role=role)
@@ -84,9 +79,7 @@ def enough(plan: Plan, form: SumForm) -> int:
 
 def check_enough(plan: Plan, form: SumForm, found: int) -> None:
     """Refuse a state that fewer than `enough` signed: whoever lists the signatures chooses them.
-
-    Raises:
-        RoundRefusedError: `not-agreed`.
+    Raises RoundRefusedError: `not-agreed`.
     """
     needed = enough(plan, form)
     if found < needed:

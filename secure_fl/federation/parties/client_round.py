@@ -57,10 +57,8 @@ class Seat:
     """Makes the client's state outlive its process; called before a next state is signed."""
 
     def plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
-        """The plans of a call's sums, one a group.
-
-        Raises:
-            RoundRefusedError, RefusedError: as `round_plans`.
+        """The plans of a call's sums, one a group. Raises RoundRefusedError, RefusedError: as
+        `round_plans`.
         """
         plan, roster = self.plan, self.wire.roster
         return self.shared.plans(plan, call, lambda: round_plans(plan, roster, form, call))
@@ -120,18 +118,14 @@ class ClientRound:
         self._begun = True
 
     def prepare(self) -> list[bytes | memoryview]:
-        """Its keys, before the round begins, as long as nothing followed them.
-
-        Raises:
-            RoundRefusedError: `already-begun`, or `already-opened`.
+        """Its keys, before the round begins, as long as nothing followed them. Raises
+        RoundRefusedError: `already-begun`, or `already-opened`.
         """
         return [*self._round.begin()]
 
     def begin(self) -> list[bytes | memoryview]:
         """The first message: keys; where they are exchanged, or nothing is masked, the answer.
-
-        Raises:
-            RoundRefusedError: `already-begun`, or `already-opened`.
+        Raises RoundRefusedError: `already-begun`, or `already-opened`.
         """
         self._begun = True
         if self._round.ready and not self._answered:
@@ -150,10 +144,8 @@ class ClientRound:
         self._round.leave()
 
     def receive(self, data: bytes) -> list[bytes | memoryview]:
-        """One of the sum's messages, and the answers to it.
-
-        Raises:
-            SecureFLError: why this client goes no further.
+        """One of the sum's messages, and the answers to it. Raises SecureFLError: why this client
+        goes no further.
         """
         replies: list[bytes | memoryview] = [*self._round.receive(data)]
         if self._begun and self._round.ready and not self._answered:
@@ -164,10 +156,8 @@ class ClientRound:
         return replies
 
     def part(self, part: int) -> bytes:
-        """This client's group's opened sum, sealed for the other groups.
-
-        Raises:
-            RoundRefusedError: `out-of-turn`.
+        """This client's group's opened sum, sealed for the other groups. Raises RoundRefusedError:
+        `out-of-turn`.
         """
         opened = self.opened
         if part != self._part or opened is None:

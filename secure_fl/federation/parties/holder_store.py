@@ -88,10 +88,8 @@ class HolderStore:
         self._folder = folder
 
     def keep(self, record: HolderRecord) -> None:
-        """Write what is new of a record.
-
-        Raises:
-            FileError: it cannot be written; the one before is whole.
+        """Write what is new of a record. Raises FileError: it cannot be written; the one before is
+        whole.
         """
         folder = self._folder
         folder.keep(_PLAN, record.plan, sealed=False)
@@ -209,11 +207,7 @@ class Kept(Participant):
         return sent
 
     def _take_up(self, record: HolderRecord) -> None:
-        """Go on with what an earlier life had.
-
-        Raises:
-            RunFolderError: it is damaged.
-        """
+        """Go on with what an earlier life had. Raises RunFolderError: it is damaged."""
         raise NotImplementedError
 
     def _keep(self) -> None:

@@ -90,12 +90,9 @@ class Keyring:
         return NO_KEY if self._granted is None else self._granted.key.fingerprint
 
     def make(self, number: int, *, grant: bool, secret: bool) -> list[bytes]:
-        """Make what is missing from round `number` on: signed messages for everybody.
-
-        Asked again, this gives the same bytes: one epoch has one key.
-
-        Raises:
-            RefusedError: `wrong-role` where the plan lets another member make keys; `noise-budget`.
+        """Make what is missing from round `number` on: signed messages for everybody. Asked again,
+        this gives the same bytes: one epoch has one key. Raises RefusedError: `wrong-role` where
+        the plan lets another member make keys; `noise-budget`.
         """
         wire, plan = self._wire, self._plan
         if wire.identity.name not in plan.key_makers:
@@ -123,11 +120,7 @@ class Keyring:
         return made
 
     def take_grant(self, data: bytes) -> None:
-        """The encryption key of an epoch.
-
-        Raises:
-            RefusedError: the grant's reasons.
-        """
+        """The encryption key of an epoch. Raises RefusedError: the grant's reasons."""
         if data == self._taken["grant"]:
             return
         expected = grant_expected(self._plan, self._wire.roster, data, self._used)
@@ -147,11 +140,9 @@ class Keyring:
         self._taken["grant"] = data
 
     def take_secret(self, data: bytes) -> None:
-        """The federation's key.
-
-        Raises:
-            RefusedError: the message's reasons; `wrong-role`; `re-keyed` for another than the
-                first; `unknown-client` where nothing is sealed to this member.
+        """The federation's key. Raises RefusedError: the message's reasons; `wrong-role`;
+        `re-keyed` for another than the first; `unknown-client` where nothing is sealed to this
+        member.
         """
         name, most = self._wire.identity.name, self._plan.most(Phase.SECRET)
         role = "authority" if self._plan.by_authority else "client"
@@ -181,10 +172,8 @@ class Keyring:
         return canonical(facts | {name: to_base64(data) for name, data in self._taken.items()})
 
     def take_up(self, data: bytes) -> None:
-        """Go on with what `encode` gave.
-
-        Raises:
-            RefusedError: `malformed`, or a message's reasons: it is another member's.
+        """Go on with what `encode` gave. Raises RefusedError: `malformed`, or a message's reasons:
+        it is another member's.
         """
         found = fields(parse_object(data, "keys"), "keys", _KEPT)
         try:
@@ -210,21 +199,15 @@ class Keyring:
             self.take_secret(from_base64(found["secret"], "keys"))
 
     def cipher(self, plan: RoundPlan) -> ClientCipher | None:
-        """What a client encrypts with in this round.
-
-        Raises:
-            RefusedError: `no-key`, `re-keyed` or `stale`: no key is held that serves it.
+        """What a client encrypts with in this round. Raises RefusedError: `no-key`, `re-keyed` or
+        `stale`: no key is held that serves it.
         """
         if not plan.encrypted:
             return None
         return self._shared.cipher(plan, self._key(plan).for_round(plan.round))
 
     def holder(self, plan: RoundPlan) -> HolderCipher | None:
-        """What opens this round's sums, where this member may.
-
-        Raises:
-            RefusedError: as `cipher`.
-        """
+        """What opens this round's sums, where this member may. Raises RefusedError: as `cipher`."""
         if not plan.encrypted:
             return None
         key = self._key(plan).for_round(plan.round)
@@ -252,10 +235,8 @@ class Keyring:
 def grant_expected(
     plan: Plan, roster: Roster, data: bytes, used: frozenset[bytes] = frozenset()
 ) -> GrantExpected:
-    """What a grant must be, made by whom its header names.
-
-    Raises:
-        RefusedError: `wrong-role` for a maker that the plan does not allow; `malformed`.
+    """What a grant must be, made by whom its header names. Raises RefusedError: `wrong-role` for a
+    maker that the plan does not allow; `malformed`.
     """
     header = read_header(data)
     if header.sender not in plan.key_makers or plan.parameters is None:

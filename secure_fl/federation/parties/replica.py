@@ -87,10 +87,8 @@ class Replica:
         return wire.sign(Phase.STATE, facts, self.seal(secret))
 
     def take(self, secret: bytes, sealed: bytes, place: Place, digest: bytes) -> None:
-        """Go on from a sealed state.
-
-        Raises:
-            RefusedError: `wrong-key`, or `malformed`: not the state of that digest and place.
+        """Go on from a sealed state. Raises RefusedError: `wrong-key`, or `malformed`: not the
+        state of that digest and place.
         """
         self.state = self._shared.state(
             digest, lambda: open_state(self._plan, secret, sealed, place, digest)
@@ -98,10 +96,8 @@ class Replica:
 
 
 def open_state(plan: Plan, secret: bytes, sealed: bytes, place: Place, digest: bytes) -> State:
-    """A state out of its sealed bytes.
-
-    Raises:
-        RefusedError: `wrong-key`, or `malformed`: not the state of that digest and place.
+    """A state out of its sealed bytes. Raises RefusedError: `wrong-key`, or `malformed`: not the
+    state of that digest and place.
     """
     data = open_with(secret, sealed, _context(plan, place, digest))
     state = State.decode(data, plan.largest_state)
@@ -131,9 +127,8 @@ def summed(groups: Sequence[Summed], left_out: tuple[str, ...]) -> Summed:
 
 
 def encode_opened(opened: Opened) -> bytes:
-    """Opened sums as bytes, of a length that shape and passing pools decide.
-
-    Sums fit 32 bits: `open_sum` saw to it.
+    """Opened sums as bytes, of a length that shape and passing pools decide. Sums fit 32 bits:
+    `open_sum` saw to it.
     """
     passing = struct.pack(f">{len(opened.passing)}H", *opened.passing)
     parts = [opened.head, *([] if opened.shared is None else [opened.shared])]
@@ -143,11 +138,7 @@ def encode_opened(opened: Opened) -> bytes:
 
 
 def decode_opened(data: bytes, shape: BlockShape) -> Opened:
-    """What `encode_opened` wrote.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """What `encode_opened` wrote. Raises RefusedError: `malformed`."""
     if len(data) < _COUNTS.size:
         raise malformed("opened sums", "too short")
     survivors, count = _COUNTS.unpack_from(data)

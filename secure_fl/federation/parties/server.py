@@ -71,10 +71,8 @@ class FederationServer(ServerFlow):
         return self._remember(sent)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message, and what is to be sent because of it.
-
-        Raises:
-            FileError: its journal cannot be written; nothing is sent then, by `tick` neither.
+        """One message, and what is to be sent because of it. Raises FileError: its journal cannot
+        be written; nothing is sent then, by `tick` neither.
         """
         sent: list[Message] = []
         with typed_files():
@@ -156,9 +154,8 @@ class FederationServer(ServerFlow):
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
     def _said_to(self, name: str) -> list[bytes | memoryview]:
-        """What a member that is made again was told last, of the running round and of the next.
-
-        A client finds its place in the sum first, and answers the call then.
+        """What a member that is made again was told last, of the running round and of the next. A
+        client finds its place in the sum first, and answers the call then.
         """
         told, number = self._told.get(name, {}), self._progress.number
         said = [data for of, data in told.items() if of[0] == number]

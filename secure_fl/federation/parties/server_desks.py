@@ -40,11 +40,7 @@ class KeyDesk:
         return messages | {"used": sorted(one.hex() for one in self._used)}
 
     def take_up(self, found: Mapping[str, Any]) -> None:
-        """Go on with what `kept` gave.
-
-        Raises:
-            RefusedError: a message that is not what it must be.
-        """
+        """Go on with what `kept` gave. Raises RefusedError: a message is not what it must be."""
         self._grant, self.secret = (from_base64(found[name], name) for name in ("grant", "secret"))
         if self._grant:
             expected = grant_expected(self._plan, self._wire.roster, self._grant)
@@ -70,10 +66,8 @@ class KeyDesk:
         return self.maker, request
 
     def take(self, data: bytes) -> None:
-        """What the maker sends.
-
-        Raises:
-            RefusedError: the message's reasons, or `wrong-role` where another was asked.
+        """What the maker sends. Raises RefusedError: the message's reasons, or `wrong-role` where
+        another was asked.
         """
         header = read_header(data)
         if header.sender != self.maker:
@@ -140,9 +134,7 @@ class StateDesk:
 
     def take(self, post: Post) -> bool:
         """A sealed state; whether it is the one of this place. An authority's may come early.
-
-        Raises:
-            RefusedError: `wrong-role`: its sender came to no state.
+        Raises RefusedError: `wrong-role`: its sender came to no state.
         """
         authority = self.wire.roster.member(post.sender).role == "authority"
         if not authority and post.sender not in self.signed:
@@ -166,11 +158,7 @@ class StateDesk:
         }
 
     def take_up(self, found: Mapping[str, Any], sealed: bytes) -> None:
-        """Go on with what `kept` gave.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """Go on with what `kept` gave. Raises RefusedError: `malformed`."""
         if found:
             claim = Claim(from_hex(found["state"], "state", 32), read_place(found["place"]))
             signed = {name: from_base64(text, name) for name, text in found["signed"].items()}

@@ -1,5 +1,4 @@
 """How a server goes from round to round: whom it calls, what it waits for, when it tries again.
-
 Every function gives the messages that are to be sent; `FederationServer` takes in the answers.
 """
 
@@ -15,12 +14,7 @@ from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_grou
 from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_base import ServerBase
-from secure_fl.federation.parties.server_record import (
-    Stage,
-    call_facts,
-    refused_facts,
-    sum_facts,
-)
+from secure_fl.federation.parties.server_record import Stage, call_facts, refused_facts, sum_facts
 from secure_fl.federation.party import Message, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import route, shown
@@ -40,9 +34,8 @@ class ServerFlow(ServerBase):
     # What happens next
 
     def _next(self, *, final: bool = False) -> list[Message]:
-        """Call the next round, make the keys that it needs, or end.
-
-        Too few members are waited for once; where the wait is `final` the federation ends.
+        """Call the next round, make the keys that it needs, or end. Too few members are waited for
+        once; where the wait is `final` the federation ends.
         """
         progress = self._progress
         if self._schedule.done(progress.place):
@@ -117,9 +110,8 @@ class ServerFlow(ServerBase):
         return ahead if ahead.call == coming else None
 
     def _prepare(self) -> list[Message]:
-        """Begin the set-up of the round after the one that runs, where it is known and has one.
-
-        Not where the program ends there, or the key changes, or too few are there.
+        """Begin the set-up of the round after the one that runs, where it is known and has one. Not
+        where the program ends there, or the key changes, or too few are there.
         """
         number, place = self._following, self._schedule.following(self._progress.place)
         known = not self._schedule.done(place) and not any(self._keys.missing(number).values())

@@ -28,15 +28,12 @@ class Schedule(Protocol):
 
     def form(self, place: Place) -> SumForm:
         """The sum of the round that begins there."""
-        ...
 
     def done(self, place: Place) -> bool:
         """Whether no round is left."""
-        ...
 
     def following(self, place: Place) -> Place:
         """Where the program is after the round that begins there, unless a step ends early."""
-        ...
 
 
 class Stage(StrEnum):
@@ -125,9 +122,8 @@ def call_facts(plan: RoundPlan, call: Call, form: SumForm) -> dict[str, Any]:
 
 
 def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[str, Any]:
-    """A sum that was opened: what a server knows about it, which is not what is in it.
-
-    It knows the counts of pools in the open, under masks, and where an authority tells them.
+    """A sum that was opened: what a server knows about it, which is not what is in it. It knows the
+    counts of pools in the open, under masks, and where an authority tells them.
     """
     digests = [said.digest for said in one.applied.values()]
     counted = one.plan.shape.counted
@@ -147,9 +143,8 @@ def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[
 def evidence_in(
     header: Header, data: bytes | memoryview, authority: str | None
 ) -> tuple[bytes, ...]:
-    """What of a message of a sum a transcript keeps: short ones. Of uploads the sum keeps heads.
-
-    Of the messages that open counts only the authority's, which has no client's secret in it.
+    """What of a message of a sum a transcript keeps: short ones. Of uploads the sum keeps heads. Of
+    the messages that open counts only the authority's, which has no client's secret in it.
     """
     phase = header.phase
     whole = phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority)

@@ -141,10 +141,8 @@ class KeptServer(FederationServer):
         return super().over and not self._resuming and not self._unsent
 
     def tick(self, now: float) -> list[Message]:
-        """End what has waited for too long; go on where an earlier life was.
-
-        Raises:
-            FileError: the folder cannot be written to: make room, and make the server again.
+        """End what has waited for too long; go on where an earlier life was. Raises FileError: the
+        folder cannot be written to: make room, and make the server again.
         """
         if self._timeless:  # what an earlier life waited for is waited for anew
             self._timeless, self._now = False, max(now, self._now)

@@ -1,6 +1,5 @@
-"""A client under client-level privacy.
-
-Its whole update, and the pool it chose, leave it as one noised vector of integers.
+"""A client under client-level privacy. Its whole update, and the pool it chose, leave it as one
+noised vector of integers.
 """
 
 from __future__ import annotations
@@ -76,10 +75,8 @@ class ClientLevel:
         )
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
-        """The client's update, before it is clipped and noised.
-
-        Zero where training diverged, since a client that stopped would show that it did. The
-        experimenter is told.
+        """The client's update, before it is clipped and noised. Zero where training diverged, since
+        a client that stopped would show that it did. The experimenter is told.
         """
         try:
             return self._open.train_encoder(ask, position)
@@ -108,9 +105,8 @@ class ClientLevel:
         trained: Trained,
         score: PoolScore | None = None,
     ) -> Answer:
-        """The one-hot vector of (update, pool) plus this client's noise share.
-
-        Stored before it is sent.
+        """The one-hot vector of (update, pool) plus this client's noise share. Stored before it is
+        sent.
         """
         phase, level = step_of(ask), self._plan.of(step_of(ask))
         choice, change = 0 if score is None else score.choice, trained.change

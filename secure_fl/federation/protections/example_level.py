@@ -137,9 +137,8 @@ class ExampleLevel:
         raise _unanswered(ask)
 
     def _training(self, ask: TrainEncoder | TrainPool, position: int) -> PrivateTraining[Views]:
-        """What answers an ask, made once.
-
-        The mechanism that is charged is the one that adds the noise.
+        """What answers an ask, made once. The mechanism that is charged is the one that adds the
+        noise.
         """
         step, config = step_of(ask), self._blueprint.config
         key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
@@ -192,9 +191,8 @@ class ExampleLevel:
         return chooses_in(config, number) or self._held(number) is None
 
     def _chosen(self, number: int) -> int | None:
-        """The choice it made in a round, if it made one.
-
-        Kept by the client, stored with its released results, and in no message.
+        """The choice it made in a round, if it made one. Kept by the client, stored with its
+        released results, and in no message.
         """
         if number not in self._choices:
             found = self._releasing.box.find(self._choice_key(number))

@@ -28,9 +28,8 @@ from secure_fl.training.tasks import Score
 
 
 class Open:
-    """A client without differential privacy.
-
-    Whoever reads a client's summand reads its update; the secure sum is what hides it.
+    """A client without differential privacy. Whoever reads a client's summand reads its update; the
+    secure sum is what hides it.
     """
 
     def __init__(self, local: Local) -> None:
@@ -117,9 +116,8 @@ class Open:
         return best_pool(unsure, [], "loss")
 
     def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
-        """Pool `best`, or `found` where `best` is not clearly better.
-
-        Judged anew each time, from the client's own examples.
+        """Pool `best`, or `found` where `best` is not clearly better. Judged anew each time, from
+        the client's own examples.
         """
         config = self._blueprint.config.pools
         both = (scores[best], scores[found])

@@ -50,41 +50,29 @@ class Trained:
 
 
 class Protection(Protocol):
-    """How one client answers.
-
-    Steps say what is asked and where it goes; a protection says what may leave the client.
+    """How one client answers. Steps say what is asked and where it goes; a protection says what may
+    leave the client.
     """
 
     def check(self, ask: Ask) -> None:
-        """Refuse what must not be answered under this protection.
-
-        Raises:
-            PrivacyError: it must not.
-        """
-        ...
+        """Refuse what must not be answered under this protection. Raises PrivacyError."""
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         """What answering would release with noise, the sketch aside."""
-        ...
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
         """Train the model that is pre-trained."""
-        ...
 
     def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
-        """Choose a pool.
-
-        The score beside the choice is for sums without privacy, and for the experimenter.
+        """Choose a pool. The score beside the choice is for sums without privacy, and for the
+        experimenter.
         """
-        ...
 
     def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
         """Train the chosen pool."""
-        ...
 
     def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
         """Train the first pool, as a candidate for another."""
-        ...
 
     def sent(
         self,
@@ -94,7 +82,6 @@ class Protection(Protocol):
         score: PoolScore | None = None,
     ) -> Answer:
         """The summand that a change becomes, in the block of the chosen pool or the only one."""
-        ...
 
 
 def on_grid(updates: Updates, trained: Trained, score: PoolScore | None) -> Answer:

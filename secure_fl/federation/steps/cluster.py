@@ -75,11 +75,7 @@ class Cluster(UpdateStep):
         return Metrics(pools=self._health(opened)) | told
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         loss = Metrics(loss=of_training(seen, self.blueprint.pool_weights).loss)
         chosen = of_choices(self._health(opened), seen, groups)

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 _LARGEST_LOSS = 64.0
 _FIELDS = 4
-"""Of a pool.
-
-SummedTest clients, their accuracy, its square, and their loss as a share of the largest.
-"""
+"""Of a pool: tested clients, their accuracy, its square, and their loss over the largest."""
 
 
 class Evaluate(Step):
@@ -46,9 +43,8 @@ class Evaluate(Step):
 
     @staticmethod
     def is_summed(blueprint: Blueprint) -> bool:
-        """Whether a run sums test scores.
-
-        Without differential privacy, where metrics are asked for and some sum is over everybody.
+        """Whether a run sums test scores. Without differential privacy, where metrics are asked for
+        and some sum is over everybody.
         """
         config, clients = blueprint.config, blueprint.clients
         everyone = not blueprint.secure or clients in config.cohorts(clients)
@@ -84,11 +80,7 @@ class Evaluate(Step):
         return Metrics(pools=health, tested=tuple(_figures(row) for row in sums))
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         return self.monitor(state, opened) | self.read_off(seen, groups)
 

@@ -49,9 +49,8 @@ class Farthest(Step):
 
     @cached_property
     def candidate_grid(self) -> Grid:
-        """A block a client, and in it the change that makes the candidate.
-
-        Weight 0 from who has nothing to train on.
+        """A block a client, and in it the change that makes the candidate. Weight 0 from who has
+        nothing to train on.
         """
         model, layout = self.blueprint.pool_model(0), self.blueprint.layout
         shared = len(layout.parts(model)[0])
@@ -114,10 +113,8 @@ class Farthest(Step):
         return [int(client) for client in trained.nonzero().flatten()], changes.float()
 
     def _centre(self, state: State, opened: Summed) -> int:
-        """The client whose candidate is the next pool.
-
-        Raises:
-            ConfigError: fewer clients than pools can train a candidate.
+        """The client whose candidate is the next pool. Raises ConfigError: fewer clients than pools
+        can train a candidate.
         """
         if state.place.round > 0:
             losses = self.loss_grid.sums(opened.total)

@@ -63,11 +63,7 @@ class Pretrain(UpdateStep):
         return self.updates.group_metrics(opened) | self.updates.differences(opened)
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         weights = self.blueprint.objective(0).weights
         return of_training(seen, weights) | of_steps(seen) | self.monitor(state, opened)

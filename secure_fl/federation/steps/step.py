@@ -88,11 +88,7 @@ class Step(ABC):
         return Metrics()
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         """The record of a simulated round: the monitor's figures, and what is read off the clients.
 
@@ -105,9 +101,8 @@ class Step(ABC):
         return self.monitor(state, opened)
 
     def on_grid(self, grid: Grid, minimum: int = 1) -> SumForm:
-        """The form of a sum over everybody whose answers are not given again.
-
-        What they hold stands still, or is noised anew.
+        """The form of a sum over everybody whose answers are not given again. What they hold stands
+        still, or is noised anew.
         """
         opening = Opening(grid.codec.bound, minimum=minimum)
         return SumForm(self.name, self.everyone, grid.frame.shape, opening, repeatable=False)

@@ -13,9 +13,8 @@ from secure_fl.federation.updates import Moved, Updates
 
 
 class UpdateStep(Step):
-    """A share of the clients trains in each round, and models move by their mean update.
-
-    The norm bound of client-level privacy, where it adapts, is a fact of the state.
+    """A share of the clients trains in each round, and models move by their mean update. The norm
+    bound of client-level privacy, where it adapts, is a fact of the state.
     """
 
     @property
