@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = (
-    "#3d7fc4",
-    "#d9772b",
-    "#3f9a5a",
-    "#cf4a5c",
-    "#8f6bc2",
-    "#9a7355",
-    "#c8609e",
-    "#7c868f",
-    "#2a9494",
-    "#8a8a2b",
-)
+_COLOURS = "3d7fc4 d9772b 3f9a5a cf4a5c 8f6bc2 9a7355 c8609e 7c868f 2a9494 8a8a2b"
+COLOURS = tuple(f"#{colour}" for colour in _COLOURS.split())
 """Colours of pools, runs and labels; each can be told from white and from near-black."""
 _INK, _INK_IN_THE_DARK = "#1f2733", "#d5dbe3"
 """Colours of text and axes by day and by night."""
 _DASHES: tuple[tuple[float, ...], ...] = ((), (4, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 _LONGEST_LABEL = 16
+_INKED = "text.color axes.edgecolor axes.labelcolor axes.titlecolor xtick.color ytick.color"
+_SIZED = "font.size xtick.labelsize ytick.labelsize axes.labelsize"
+_SETTINGS: dict[Any, Any] = {
+    **dict.fromkeys(_INKED.split(), _INK),
+    **dict.fromkeys(_SIZED.split(), 8.5),
+    "text.parse_math": False,
+    "svg.hashsalt": "secure_fl",
+    "svg.fonttype": "none",
+    "savefig.dpi": 150,
+}
 _COUNTS = ("round", "rounds of training", "clients", "training examples")
 """Axes with these labels carry whole numbers."""
 
@@ -113,29 +113,7 @@ def drawing() -> Iterator[None]:
     except ImportError:
         remedy = "pip install 'secure-fl[report]'"
         raise DependencyError("plots need matplotlib", "report", None, remedy) from None
-    inked = dict.fromkeys(
-        (
-            "text.color",
-            "axes.edgecolor",
-            "axes.labelcolor",
-            "axes.titlecolor",
-            "xtick.color",
-            "ytick.color",
-        ),
-        _INK,
-    )
-    plain = {
-        "text.parse_math": False,
-        "svg.hashsalt": "secure_fl",
-        "svg.fonttype": "none",
-        "savefig.dpi": 150,
-    }
-    sizes = {
-        "font.size": 8.5,
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize"), 8.5),
-    }
-    settings: dict[Any, Any] = {**inked, **plain, **sizes}
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # a name in another script: the viewer's own fonts have it
         warnings.filterwarnings("ignore", message="Glyph")
         yield

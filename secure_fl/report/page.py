@@ -16,21 +16,19 @@ from secure_fl.quantities import clock, size
 from secure_fl.report import plots, sections, tiles
 from secure_fl.report.figures import Chart, pool_colour
 from secure_fl.report.findings import alerts
-from secure_fl.report.partition_plots import partition_plot
 from secure_fl.report.runs import Run, read_runs
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATE, _SCRIPT = "page.html.j2", "sort.js"
+_NOT_WRITTEN_SO = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What figures raise of a record that no run of this version writes."""
 
 
 def write_report(folders: Sequence[Path], path: Path) -> None:
-    """Write the page for one run, or for several side by side.
-
-    Raises:
-        RunFolderError: a folder holds no finished run, or a damaged one.
-        DependencyError: jinja2 or matplotlib is missing.
+    """Write the page for one run, or for several side by side. Raises RunFolderError: a folder
+    holds no finished run, or a damaged one; DependencyError: jinja2 or matplotlib is missing.
     """
     environment = _environment()
     from jinja2 import UndefinedError
@@ -38,19 +36,10 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     runs = read_runs(folders)
     try:
         page = _page(environment, runs).encode()
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        UndefinedError,
-    ) as error:
+    except (*_NOT_WRITTEN_SO, UndefinedError) as error:
         problem = f"holds a record that this version does not write: {type(error).__name__}"
-        remedy = "restore the files that the run wrote"
-        raise RunFolderError(
-            problem, "run folder", [str(folder) for folder in folders], remedy
-        ) from None
+        found, remedy = list(map(str, folders)), "restore the files that the run wrote"
+        raise RunFolderError(problem, "run folder", found, remedy) from None
     write_atomically(path, page)
 
 
@@ -60,9 +49,8 @@ def _environment() -> Environment:
     except ImportError:
         remedy = "pip install 'secure-fl[report]'"
         raise DependencyError("the page needs jinja2", "report", None, remedy) from None
-    loader = PackageLoader("secure_fl.report")
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("secure_fl.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -112,9 +100,7 @@ def _told(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
 def _compared(runs: Sequence[Run]) -> list[Chart]:
     """Plots that several runs share."""
     courses = [(run.name, run.pools.accuracy_per_round) for run in runs if run.pools is not None]
-    measured = [
-        (name, course) for name, course in courses if any(value is not None for value in course)
-    ]
+    measured = [each for each in courses if any(value is not None for value in each[1])]
     return [plots.accuracy_plot(measured)] if len(measured) > 1 else []
 
 
@@ -128,12 +114,11 @@ def _charts(run: Run) -> dict[str, list[Chart]]:
         pools.append(plots.occupancy_plot(run.pools.occupancy_per_round, run.name))
     spent = [line.metrics.privacy.epsilon for line in run.rounds if line.metrics.privacy]
     known, privacy = [each for each in spent if each is not None], run.summary.privacy
+    told = privacy is not None and known == spent != []
     return {
         "pools": pools,
-        "clients": [] if run.partition is None else [partition_plot(run.partition)],
-        "privacy": [plots.spent_plot(known, privacy.budget)]
-        if privacy and known == spent != []
-        else [],
+        "clients": [] if run.partition is None else [plots.partition_plot(run.partition)],
+        "privacy": [plots.spent_plot(known, privacy.budget)] if privacy and told else [],
         "encoder": [*_embeddings(run), *_losses(run)],
     }
 
