@@ -35,7 +35,7 @@ from secure_fl.secure_sum.verified import question_of
 
 
 class Authority:
-    """The authority in one round.
+    """The authority in one round. Raises SecureSumError: the store is damaged, or another's.
 
     Args:
         plan: the round's, `key_holder="authority"`.
@@ -44,9 +44,6 @@ class Authority:
         store: what outlives the process; where it has a state of this round, it goes on.
         applied: makes the next state of the opened sums; None where nobody keeps one. It is called
             again where the answer could not be stored, and gives the same then.
-
-    Raises:
-        SecureSumError: the store is damaged, or another's.
     """
 
     def __init__(

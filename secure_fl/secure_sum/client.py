@@ -68,7 +68,7 @@ _ROUNDS_OF_SEEDS = 4
 
 
 class RoundClient(ClientSetup):
-    """One client in one round.
+    """One client in one round. Raises SecureSumError: the store is damaged, or another's.
 
     Args:
         plan: the round's.
@@ -82,9 +82,6 @@ class RoundClient(ClientSetup):
         applied: makes the next state of the opened sums; None where nobody keeps one. What it gives
             must outlive the process by itself; after a kill it may be asked once more, and gives
             the same.
-
-    Raises:
-        SecureSumError: the store is damaged, or another's.
     """
 
     def __init__(

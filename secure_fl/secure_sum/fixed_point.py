@@ -77,15 +77,13 @@ class Codec:
         return cls(scale, bound)
 
     def quantise(self, values: Tensor, out: Tensor) -> None:
-        """Values, float32 `[n]`, in steps: cut to ± the limit, then toward zero.
+        """Values, float32 `[n]`, in steps: cut to ± the limit, then toward zero. Raises
+        SecureSumError: a value is not finite.
 
         Args:
             values: in the units of an update.
             out: int64 `[n]`, where the steps are written, run by run: memory for whole vectors in
                 between would cost more than the arithmetic.
-
-        Raises:
-            SecureSumError: a value is not finite.
         """
         _need_finite(values, "a coordinate")
         work = torch.empty(min(RUN, len(values)), dtype=torch.float64)

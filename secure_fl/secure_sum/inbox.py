@@ -139,14 +139,12 @@ class RoundInbox:
         return self._passing
 
     def receive(self, data: bytes | memoryview) -> str | None:
-        """Take one message.
+        """Take one message. Raises FileError: it cannot be written down; the round goes no further
+        than after a kill.
 
         Returns:
             None, or the reason it was refused for, which `refusals` keeps as well. Nothing is
             raised, whatever the bytes.
-
-        Raises:
-            FileError: it cannot be written down; the round goes no further than after a kill.
         """
         try:
             name = self._take(data)
@@ -254,13 +252,13 @@ class RoundInbox:
         for block, (header, vector) in enumerate(zip(headers, vectors, strict=True)):
             self._adder.add(block, vector)
             self._seen.record(header)
-        self.signed_uploads.extend([frames(list(map(_signed_head, envelopes, headers)))])
+        signed = zip(envelopes, map(head_bytes, headers), strict=True)
+        self.signed_uploads.extend([frames([bytes(one[:head]) for one, head in signed])])
         # every header holds its body's hash, so the headers' hash names the whole upload
         self._heads.extend([bytes(envelopes[0])])
         self._arrived.append(position)
-        self.uploads[sender] = hashlib.sha256(
-            b"".join(header.encode() for header in headers)
-        ).digest()
+        whole = b"".join(header.encode() for header in headers)
+        self.uploads[sender] = hashlib.sha256(whole).digest()
         self._survivors = tuple(sorted((*self._survivors, position)))
         return sender
 
@@ -339,10 +337,6 @@ class RoundInbox:
             remedy = "take part from the beginning"
             raise RefusedError(Reason.UNKNOWN_CLIENT, "advertised no keys", "sender", name, remedy)
         return position
-
-
-def _signed_head(envelope: memoryview, header: Header) -> bytes:
-    return bytes(envelope[: head_bytes(header)])
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:

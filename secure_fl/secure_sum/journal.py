@@ -93,14 +93,12 @@ _FACTS: dict[str, type | tuple[type, ...]] = {"survivors": list, "uploads": dict
 
 
 class RoundJournal:
-    """One round's journal, in a folder that those of the rounds before and after share.
+    """One round's journal, in a folder that those of the rounds before and after share. Raises
+    FileError: the folder cannot be written.
 
     Args:
         folder: made when missing.
         plan: the round's.
-
-    Raises:
-        FileError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, plan: RoundPlan) -> None:

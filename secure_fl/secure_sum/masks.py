@@ -149,7 +149,9 @@ def unmask_sum(
     modulus: int,
     streams: Streams = add_streams,
 ) -> Slots:
-    """M of one block, uint64 `[slots]`: to be subtracted from the survivors' summed uploads.
+    """M of one block, uint64 `[slots]`: to be subtracted from the survivors' summed uploads. Raises
+    SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then
+    both be known.
 
     Args:
         slots: length of the block.
@@ -157,10 +159,6 @@ def unmask_sum(
         dropped: for each dropped client d, p_id by the position of each surviving neighbour i.
         modulus: the layout's.
         streams: what adds streams; tests put formal variables here.
-
-    Raises:
-        SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then
-            both be known.
     """
     both = self_seeds.keys() & dropped.keys()
     strangers = {i for pairs in dropped.values() for i in pairs} - self_seeds.keys()

@@ -113,15 +113,13 @@ class _Body:
 
 @dataclass(frozen=True)
 class Advertise(_Body):
-    """What a client makes known of its secrets of this round, 32 bytes each.
+    """What a client makes known of its secrets of this round, 32 bytes each. Raises RefusedError:
+    `malformed` where one key serves two purposes.
 
     Args:
         sealing: public key that seals shares; its private half is never reconstructed.
         masking: public key that makes pair seeds.
         commitment: to its self-mask seed of block 0, which is shown when the counts are proved.
-
-    Raises:
-        RefusedError: `malformed` where one key serves two purposes.
     """
 
     kinds = (_RAW, _RAW, _RAW)
@@ -148,10 +146,9 @@ class Boxes:
 
     def encode(self) -> bytes:
         """Positions, then (position, box) in ascending order."""
+        dealers = position_list(self.dealers)
         readers = position_list([position for position, _ in self.boxes])
-        return b"".join(
-            [position_list(self.dealers), readers, *(sized(box) for _, box in self.boxes)]
-        )
+        return b"".join([dealers, readers, *(sized(box) for _, box in self.boxes)])
 
     @classmethod
     def decode(cls, data: bytes) -> Boxes:
@@ -248,9 +245,7 @@ class Revealed:
     def encode(self) -> bytes:
         """The pools, then entries of 75 bytes: block, owner, share."""
         head = position_list(self.passing) + struct.pack(">I", len(self.shares))
-        return head + b"".join(
-            struct.pack(">HH", block, owner) + share for block, owner, share in self.shares
-        )
+        return head + b"".join(_PLACE.pack(*place) + share for *place, share in self.shares)
 
     @classmethod
     def decode(cls, data: bytes) -> Revealed:

@@ -14,7 +14,7 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.shares import split_many
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.key_directory import KeyBook, need, seed_commitment
-from secure_fl.secure_sum.masks import pair_seeds, self_seeds
+from secure_fl.secure_sum.masks import self_seeds
 from secure_fl.secure_sum.messages import (
     Advertise,
     Boxes,
@@ -134,11 +134,8 @@ class ClientSetup:
 
     def _take_boxes(self, data: bytes) -> bytes:
         """Who dealt shares, and the boxes for this client: whose do not open, or hold no shares.
-
-        Raises:
-            RefusedError: the message's reasons.
-            RoundRefusedError: `too-few`, or `survivors-switched` where boxes and dealers do not
-                fit.
+        Raises RefusedError: the message's reasons; RoundRefusedError: `too-few`, or
+        `survivors-switched` where boxes and dealers do not fit.
         """
         message = self._from_server(data, Phase.SHARE, Boxes.decode, private=True)
         dealers, book, own = set(message.dealers), self._book, self._position
@@ -158,11 +155,9 @@ class ClientSetup:
         return self._sign(Phase.SHARE, Dealers(closed).encode(), chunk=1, chunks=2)
 
     def _settle(self, data: bytes) -> None:
-        """The dealers that stay: without those who fell silent, or whose boxes do not open.
-
-        Raises:
-            RefusedError: the message's reasons.
-            RoundRefusedError: `too-few`, or `survivors-switched` for others than the dealers.
+        """The dealers that stay: without those who fell silent, or whose boxes do not open. Raises
+        RefusedError: the message's reasons; RoundRefusedError: `too-few`, or `survivors-switched`
+        for others than the dealers.
         """
         message = self._from_server(data, Phase.SHARE, Dealers.decode, chunk=1, chunks=2)
         positions = message.positions
@@ -207,20 +202,10 @@ class ClientSetup:
         return found
 
     def _pair_seeds(self, near: Iterable[int]) -> dict[int, list[bytes]]:
-        plan, own, private = self._plan, self._position, self._state.masking
+        book, own, private = self._book, self._position, self._state.masking
         assert private is not None
-        return {
-            other: pair_seeds(
-                private,
-                self._book.masking_key(other),
-                federation=plan.roster.federation,
-                round_number=plan.round,
-                blocks=plan.shape.blocks,
-                low=min(own, other),
-                high=max(own, other),
-            )
-            for other in near
-        }
+        blocks = self._plan.shape.blocks
+        return {other: book.pair_seeds(own, private, other, blocks) for other in near}
 
     # What both halves are made of
 
@@ -260,13 +245,9 @@ class ClientSetup:
     def _turn(self, before: ClientStep, after: ClientStep) -> None:
         step = self._state.step
         if step != before:
-            raise RoundRefusedError(
-                RoundReason.ALREADY_BEGUN if step > before else RoundReason.OUT_OF_TURN,
-                f"{before.name.lower()} comes first, once",
-                "step",
-                step.name.lower(),
-                "follow the order",
-            )
+            reason = RoundReason.ALREADY_BEGUN if step > before else RoundReason.OUT_OF_TURN
+            problem = f"{before.name.lower()} comes first, once"
+            raise RoundRefusedError(reason, problem, "step", step.name.lower(), "follow the order")
         self._state.step = after
 
     def _leave(

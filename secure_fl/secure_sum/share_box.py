@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from secure_fl.crypto.key_streams import KEY_BYTES
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.shares import SHARE_BYTES, Share, combine_many, is_share
-from secure_fl.secure_sum.boxes import TAG_BYTES, tags
 from secure_fl.secure_sum.counts import check_seed, dropped_pairs
-from secure_fl.secure_sum.key_directory import KeyBook
+from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook, tags
 from secure_fl.secure_sum.messages import MASK_KEY, RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.spool import Table
@@ -103,10 +102,8 @@ class ShareBox:
                     take(owner, secret)
                 except RoundRefusedError as error:
                     unproved += error.blamed
-        self._refuse(
-            RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED,
-            sorted({*false, *unproved}),
-        )
+        reason = RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED
+        self._refuse(reason, sorted({*false, *unproved}))
         self._answered.clear()
 
     def combine_blocks(self, blocks: Sequence[int]) -> None:
@@ -115,13 +112,9 @@ class ShareBox:
         """
         for block in blocks:
             found = self._secrets(block, self._survivors)
-            self._refuse(
-                RoundReason.FALSE_SHARES,
-                [self._book.names[owner] for owner, secret in found.items() if secret is None],
-            )
-            self._self[block] = {
-                owner: secret for owner, secret in found.items() if secret is not None
-            }
+            false = [self._book.names[owner] for owner, secret in found.items() if secret is None]
+            self._refuse(RoundReason.FALSE_SHARES, false)
+            self._self[block] = {owner: seed for owner, seed in found.items() if seed is not None}
 
     def seeds(self, block: int) -> tuple[dict[int, bytes], dict[int, dict[int, bytes]]]:
         """Self seeds of survivors and pair seeds of dropped clients, as `unmask_sum` takes them."""
@@ -132,9 +125,8 @@ class ShareBox:
         return self._self[block], pairs
 
     def _take_key(self, owner: int, key: bytes) -> None:
-        self._pairs[owner] = dropped_pairs(
-            self._book, owner, key, self._survivors, self._plan.shape.blocks
-        )
+        blocks = self._plan.shape.blocks
+        self._pairs[owner] = dropped_pairs(self._book, owner, key, self._survivors, blocks)
         self.mask_keys[owner] = key
 
     def _take_seed(self, owner: int, seed: bytes) -> None:
@@ -178,15 +170,11 @@ class ShareBox:
         """Who is in the way where holders enough have answered, but for some owners' boxes that
         stayed closed to a few of them.
         """
-        enough = [
-            owner
-            for owner in owners
-            if len(self._answered.intersection(self._book.holders(owner))) >= self._book.threshold
-        ]
-        return [
-            self._book.names[position]
-            for position in without_shares(self._book, enough, self._closed, self._answered)
-        ]
+        book = self._book
+        there = {owner: len(self._answered.intersection(book.holders(owner))) for owner in owners}
+        enough = [owner for owner, count in there.items() if count >= book.threshold]
+        gone = without_shares(book, enough, self._closed, self._answered)
+        return [book.names[position] for position in gone]
 
     def _refuse(self, reason: RoundReason, blamed: Sequence[str]) -> None:
         if blamed:
