@@ -37,13 +37,11 @@ _LONGEST_NAME, _NARROW = 24, 80
 @contextmanager
 def shown(progress: object, config: FederationConfig) -> Iterator[list[Callback]]:
     """The progress that a run asks for, on stderr, after what it does not protect has been said.
+    Raises ConfigError: `progress` is something else.
 
     Args:
         progress: True shows bars, or lines where there is no terminal; False nothing; None bars on
             a terminal or in a notebook, else nothing.
-
-    Raises:
-        ConfigError: `progress` is something else.
     """
     if progress is not None and not isinstance(progress, bool):
         problem = "is neither True, False nor None"

@@ -112,11 +112,9 @@ class Remote:
         return self._out
 
     def give(self, to: str, data: bytes | memoryview) -> None:
-        """A message for one of its parties."""
         self._tell(Kind.GIVE, _named(to), data)
 
     def tick(self, now: float) -> None:
-        """Tell all its parties the time."""
         if self.due is not None and self.due <= now:
             self._tell(Kind.TICK, struct.pack(">d", now))
 

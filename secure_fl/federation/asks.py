@@ -84,6 +84,8 @@ class TrainCandidate:
     pools: PoolSet
 
 
+Training = TrainEncoder | TrainPool
+"""Asks for an update."""
 Ask = TrainEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
 
 
@@ -106,6 +108,6 @@ class PoolScore:
     test_balanced: float | None = None
 
 
-def step_of(ask: TrainEncoder | TrainPool) -> Literal["pretrain", "cluster"]:
+def step_of(ask: Training) -> Literal["pretrain", "cluster"]:
     """The name of the step that asks for an update."""
     return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"

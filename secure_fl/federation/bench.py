@@ -1,19 +1,23 @@
-"""Modules that clients compute with. Clients of one process share them, so memory does not grow
-with their number.
+"""Modules that clients compute with, shared by clients of one process, so memory does not grow with
+their number; and the models that a program ends with.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from secure_fl.federation.asks import Guide
 from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.pools import get_guide, get_pools
+from secure_fl.federation.state import State
 from secure_fl.models.heads import EncoderProjector
-from secure_fl.models.state import integer_buffers, load_vector, set_buffers
+from secure_fl.models.state import count_parameters, integer_buffers, load_vector, set_buffers
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.privacy.views_apart import Examples
@@ -90,3 +94,45 @@ class Workbench:
         if self._checked is not self.kept:
             check_rows_alone(self.kept_encoder.eval(), self.noise(), quick=True)
             self._checked = self.kept
+
+
+@dataclass(frozen=True)
+class ModelsMade:
+    """Encoder and pools of a final state.
+
+    Attributes:
+        pools: one model a pool, in eval mode; none where the run has no pools.
+        guide: the groups that sketches found, if they did.
+        centre: what released sketches were centred by, `[F]`, where there are such.
+    """
+
+    encoder: nn.Module = field(repr=False)
+    pools: list[PoolModel] = field(repr=False)
+    guide: Guide | None
+    centre: Tensor | None = field(repr=False)
+
+    @classmethod
+    def of(cls, blueprint: Blueprint, state: State) -> ModelsMade:
+        """The models in a state."""
+        encoder = blueprint.encoder().cpu()
+        load_vector(encoder, state.tensors["encoder"])
+        pools = _pool_models(blueprint, state) if blueprint.config.pools.enabled else []
+        guide = get_guide(state) if pools else None
+        return cls(encoder, pools, guide, state.tensors.get("sketch.public_centre"))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of parameters, for a run's summary."""
+        of_pool = count_parameters(self.pools[0]) if self.pools else 0
+        return {"encoder_parameters": count_parameters(self.encoder), "pool_parameters": of_pool}
+
+
+def _pool_models(blueprint: Blueprint, state: State) -> list[PoolModel]:
+    pools, models = get_pools(state), list[PoolModel]()
+    for k in range(len(pools)):
+        bench = Workbench(blueprint)
+        if blueprint.config.pools.encoder == "frozen":
+            bench.keep(state.tensors["encoder"])
+        blueprint.layout.load(bench.pool_model, pools, k)
+        models.append(bench.pool_model.cpu().eval())
+    return models

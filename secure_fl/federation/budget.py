@@ -74,11 +74,9 @@ class BudgetGate:
             unit = PrivacyUnit(config.unit) if self.covers_run else PrivacyUnit.EXAMPLE
             epsilon = config.epsilon if self.covers_run else config.sketch_epsilon
             self.budget = Budget(epsilon, config.delta, unit, Adjacency(config.adjacency))
-            self.ledger = (
-                PrivacyLedger.load(path)
-                if resumed and path is not None
-                else PrivacyLedger(self.budget)
-            )
+            self.ledger = PrivacyLedger(self.budget)
+            if resumed and path is not None:
+                self.ledger = PrivacyLedger.load(path)
             if not resumed:
                 self._save()
             kept = None if state is None else state.mark(LEDGER)
@@ -137,13 +135,12 @@ class BudgetGate:
         config = folder.read_config()
         remedy = "load an encoder that was trained with privacy, or on a set of the server's own"
         folder.read_summary()
-        earlier = (
-            PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)
-        )
+        private = config.privacy.unit != "none"
+        earlier = PrivacyLedger.load(folder.ledger) if private else PrivacyLedger()
         if config.pretrain.mode == "centralized" and not earlier.releases:
             return
         problems = earlier.lost(folder.marks())
-        if config.privacy.unit == "none":
+        if not private:
             problems = ["was trained without privacy"]
         elif not problems and not earlier.subjects(self.budget.unit):
             problems = [f"protects another unit than one {self.budget.unit}"]

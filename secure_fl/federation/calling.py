@@ -72,11 +72,9 @@ def cohort_names(plan: Plan, form: SumForm) -> tuple[str, ...]:
 
 
 def round_plans(plan: Plan, roster: Roster, form: SumForm, call: Call) -> tuple[RoundPlan, ...]:
-    """The plan of a round's sum; one for each group where clients are summed in groups.
-
-    Raises:
-        RoundRefusedError: `too-few` clients are left of the cohort, or of one of its groups.
-        RefusedError: `malformed`: somebody is left out who was not asked.
+    """The plan of a round's sum; one for each group where clients are summed in groups. Raises
+    RoundRefusedError: `too-few` clients are left of the cohort, or of one of its groups;
+    RefusedError: `malformed`: somebody is left out who was not asked.
     """
     cohort = cohort_names(plan, form)
     if not set(call.left_out) <= set(cohort):

@@ -52,15 +52,12 @@ def plan_clients(
     config: FederationConfig, roster: int, model: int, pool: tuple[int, int]
 ) -> ClientPlan:
     """The plan with the smallest noise that keeps the run within the budget, or with the noise that
-    is set.
+    is set. Raises PrivacyError: the roster is too small, or no noise of a sensible size is enough.
 
     Args:
         roster: number of clients.
         model: length of the vector that pre-training sends.
         pool: lengths of the shared and of the pooled part that the cluster phase sends.
-
-    Raises:
-        PrivacyError: the roster is too small, or no noise of a sensible size is enough.
     """
     privacy = config.privacy
 

@@ -45,22 +45,21 @@ def go_on(
     names: Sequence[str],
 ) -> tuple[State | None, Blueprint]:
     """The state that a run goes on from, if there is one, and its blueprint. Where its lengths are
-    others than it was made with, the folder says so from here on.
+    others than it was made with, the folder says so from here on. Raises RunFolderError: something
+    else was changed, or the lengths cannot be; PrivacyError: the budget does not hold so many.
 
     Args:
         blueprint: of the configuration as it is asked for now.
         digest_of: a configuration -> what the first lines of its file must say.
         names: of the program's steps, in order.
-
-    Raises:
-        RunFolderError: something else was changed, or the lengths cannot be.
-        PrivacyError: the budget does not hold so many rounds.
     """
     config, begun = blueprint.config, folder.begun_as()
     changed = begun[-1][0] != config
     if changed:
         check_lengths_only(begun[-1][0], config)
-    digests = _digests(folder, begun, digest_of)
+    if any(digest_of(earlier) != digest for earlier, digest in begun):
+        raise folder.of_another_run()
+    digests = [digest for _, digest in begun]
     state = folder.restore(*digests)
     if not changed and len(begun) == 1:
         return state, blueprint
@@ -75,17 +74,6 @@ def go_on(
         folder.rewind(back, digests[-1], kept)
         state = folder.restore(*digests)
     return state, blueprint
-
-
-def _digests(
-    folder: RunFolder,
-    begun: Sequence[tuple[FederationConfig, str]],
-    digest_of: Callable[[FederationConfig], str],
-) -> list[str]:
-    """The digests of all configurations that the run has had, each as it must be."""
-    if any(digest_of(earlier) != digest for earlier, digest in begun):
-        raise folder.of_another_run()
-    return [digest for _, digest in begun]
 
 
 def _check_coming(
@@ -178,15 +166,12 @@ def rewound(
     state: State, names: Sequence[str], lines: Sequence[str], config: FederationConfig
 ) -> tuple[State, int]:
     """The state from which a run has all rounds before it that its configuration asks for, and the
-    lines of `metrics.jsonl` up to there.
+    lines of `metrics.jsonl` up to there. Raises RunFolderError: fewer rounds are asked for than
+    there have been, or more of a phase after which others have begun.
 
     Args:
         names: of the program's steps in order.
         lines: the phase of each line that belongs to the state.
-
-    Raises:
-        RunFolderError: fewer rounds are asked for than there have been, or more of a phase after
-            which others have begun.
     """
     done, central = Counter(lines), config.pretrain.mode == "centralized"
     for name, field in LENGTHS.items():

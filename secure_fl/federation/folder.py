@@ -51,11 +51,8 @@ _LONGEST = 1 << 32
 
 
 def check_bare(path: Path) -> None:
-    """Refuse a place for a new run where something is.
-
-    Raises:
-        RunFolderError: a folder that holds something.
-        FileError: a file; or nobody can say.
+    """Refuse a place for a new run where something is. Raises RunFolderError: a folder that holds
+    something; FileError: a file; or nobody can say.
     """
     if is_file(path):
         remedy = "name a folder that is empty or does not exist yet"
@@ -64,12 +61,9 @@ def check_bare(path: Path) -> None:
         remedy = "check the path, and name a folder that is empty or does not exist yet"
         raise FileError(f"cannot be written to: {above.name} is a file", "out", str(path), remedy)
     if not is_bare(path):
-        going_on = (
-            ", or continue its run with --resume (from Python: resume=True)"
-            if is_file(RunFolder(path).config)
-            else ""
-        )
-        remedy = f"choose another folder with --out, or empty it{going_on}"
+        remedy = "choose another folder with --out, or empty it"
+        if is_file(RunFolder(path).config):
+            remedy += ", or continue its run with --resume (from Python: resume=True)"
         raise RunFolderError("already holds something", "out", str(path), remedy)
 
 
@@ -92,11 +86,9 @@ class RunFolder:
 
     @classmethod
     def new(cls, path: Path) -> RunFolder:
-        """An empty folder, made where there is none; it holds no run before `begin`.
-
-        Raises:
-            RunFolderError: the folder already holds something.
-            FileError: it is a file, or cannot be made.
+        """An empty folder, made where there is none; it holds no run before `begin`. Raises
+        RunFolderError: the folder already holds something; FileError: it is a file, or cannot be
+        made.
         """
         check_bare(path)
         make_folder(path, tighten=True)
@@ -126,13 +118,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, field: str = "run folder") -> RunFolder:
-        """An existing run's folder.
+        """An existing run's folder. Raises RunFolderError: there is no run.
 
         Args:
             field: where the caller named it, for the error.
-
-        Raises:
-            RunFolderError: there is no run.
         """
         folder = cls(path)
         if not is_file(folder.config):
@@ -148,22 +137,16 @@ class RunFolder:
         return self._configs.ends().run
 
     def read_config(self, overrides: Sequence[str] = ()) -> FederationConfig:
-        """The resolved configuration, with `a.b=c` overrides.
-
-        Raises:
-            RunFolderError: the file lost its first or last line, as one does that was emptied or
-                cut: settings would read as their defaults.
-            ConfigError: it is damaged otherwise.
+        """The resolved configuration, with `a.b=c` overrides. Raises RunFolderError: the file lost
+        its first or last line, as one does that was emptied or cut: settings would read as their
+        defaults; ConfigError: it is damaged otherwise.
         """
         return self._configs.read(overrides)
 
     def begun_as(self) -> list[tuple[FederationConfig, str]]:
         """The configurations that the run has had, oldest first and its own last, each with the
-        digest in its first lines.
-
-        Raises:
-            RunFolderError: one is damaged or names another run.
-            ConfigError: likewise.
+        digest in its first lines. Raises RunFolderError: one is damaged or names another run;
+        ConfigError: likewise.
         """
         return self._configs.all()
 
@@ -209,11 +192,8 @@ class RunFolder:
                 f"Federation(...).run({str(self.path)!r}, resume=True)"
             )
             raise RunFolderError("the run is not finished", "run folder", str(self.path), remedy)
-        return read_json(
-            self.summary,
-            Summary,
-            f"delete it and write it again with `secure-fl run --resume {self.path}`",
-        )
+        remedy = f"delete it and write it again with `secure-fl run --resume {self.path}`"
+        return read_json(self.summary, Summary, remedy)
 
     def read_metrics(self) -> list[RoundRecord]:
         """All rounds so far. Raises RunFolderError: a line is damaged, or has fields that this
@@ -227,16 +207,12 @@ class RunFolder:
         was moved or deleted, and what is there now is nobody's or another run's.
         """
         if os.getpid() != self._process:
-            problem, remedy = (
-                f"is in use by process {self._process}, a copy of which this is",
-                "let the process that began the run go on, or wait until it has ended and resume",
-            )
+            problem = f"is in use by process {self._process}, a copy of which this is"
+            remedy = "let the process that began the run go on, or wait for its end and resume"
             raise RunFolderError(problem, "folder", str(self.path), remedy)
         if lock_of(self.path) != self._lock:
-            problem, remedy = (
-                "was moved, deleted or replaced while its run was under way",
-                "leave a folder where it is while its run goes on; resume the run where it is now",
-            )
+            problem = "was moved, deleted or replaced while its run was under way"
+            remedy = "leave a folder where it is while its run goes on; resume it where it is now"
             raise RunFolderError(problem, "folder", str(self.path), remedy)
 
     def of_another_run(self) -> RunFolderError:
@@ -265,15 +241,12 @@ class RunFolder:
 
     def restore(self, *digests: str) -> State | None:
         """State of the newest checkpoint, None where there is none; lines of `metrics.jsonl` that
-        came after it are cut.
+        came after it are cut. Raises RunFolderError: the checkpoint is damaged, or the run is one
+        with another configuration, other data or another encoder.
 
         Args:
             digests: of what the run was made with, oldest first; the last is what its configuration
                 says, any may be the checkpoint's.
-
-        Raises:
-            RunFolderError: the checkpoint is damaged, or the run is one with another configuration,
-                other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
         if digests[-1] != self._configs.ends().digest or (
@@ -296,14 +269,9 @@ class RunFolder:
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
         last = _record(len(lines), lines[-1]).metrics if lines else Metrics()
         charged = self.read_summary().charged if is_file(self.summary) else None
-        found = (
-            last.ledger,
-            None if charged is None else charged.ledger,
-            None if checkpoint is None else checkpoint.ledger,
-        )
-        return [
-            (where, mark) for where, mark in zip(MARKED, found, strict=True) if mark is not None
-        ]
+        found = [None if one is None else one.ledger for one in (last, charged, checkpoint)]
+        known = zip(MARKED, found, strict=True)
+        return [(where, mark) for where, mark in known if mark is not None]
 
     def _read_lines(self) -> list[bytes]:
         """Whole lines of `metrics.jsonl`; half a line at its end, of a process that was killed,
@@ -316,6 +284,5 @@ class RunFolder:
 
 def _record(number: int, line: bytes) -> RoundRecord:
     remedy = "restore the file the run wrote, or start a new run"
-    return parse_json(
-        line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy
-    )
+    where = f"line {number}"
+    return parse_json(line, RoundRecord, field="metrics.jsonl", value=where, remedy=remedy)

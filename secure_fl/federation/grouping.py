@@ -49,11 +49,9 @@ class Grouping:
     @classmethod
     def of(cls, security: SecurityConfig) -> Grouping | None:
         """The run's; None where all clients are in one sum."""
-        return (
-            None
-            if security.robust == "none"
-            else cls(security.robust, security.group_size, security.trim)
-        )
+        if security.robust == "none":
+            return None
+        return cls(security.robust, security.group_size, security.trim)
 
     @property
     def needed(self) -> int:

@@ -73,7 +73,8 @@ def _made(make: Callable[[int], object], seed: int) -> nn.Module:
         raise
     except Exception as error:
         problem = f"called with a seed, raises {type(error).__name__}: {error}"
-        raise ModelError(problem, "encoder", _name(make), remedy) from error
+        name = str(getattr(make, "__name__", type(make).__name__))
+        raise ModelError(problem, "encoder", name, remedy) from error
     if not isinstance(module, nn.Module):
         problem = "called with a seed, returns no module"
         raise ModelError(problem, "encoder", type(module).__name__, remedy)
@@ -105,10 +106,6 @@ def _try_encoder(make: Callable[[int], nn.Module], shape: tuple[int, ...]) -> No
 def _noise(rows: int, shape: tuple[int, ...]) -> Tensor:
     """`[rows, *shape]` within [0, 1)."""
     return torch.rand(rows, *shape, generator=torch.Generator().manual_seed(rows))
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _described(value: object) -> str:

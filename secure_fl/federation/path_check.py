@@ -54,13 +54,8 @@ def _check_training(path: TrainingPath, most: int) -> None:
     def views_of(x: Tensor) -> ViewsOf[Views]:
         return path.views_of(x, torch.arange(len(x)) % max(1, blueprint.classes))
 
-    check_training(
-        path.model(),
-        mechanism,
-        views_of,
-        path.members,
-        Examples(blueprint.shape, blueprint.compute.device, largest),
-    )
+    examples = Examples(blueprint.shape, blueprint.compute.device, largest)
+    check_training(path.model(), mechanism, views_of, path.members, examples)
 
 
 def _training_paths(blueprint: Blueprint) -> Iterator[TrainingPath]:

@@ -1,4 +1,4 @@
-"""Pools in the replicated state. How they are drawn, read and put back, and the groups that guide
+"""Pools in the replicated state: how they are drawn, read and put back, and the groups that guide
 them.
 """
 

@@ -39,13 +39,8 @@ class SumForm:
     repeatable: bool
 
 
-class Program(Protocol):
-    """What a federation does, in order. Everybody who holds the models has one; the server uses
-    none of what needs a state.
-    """
-
-    def start(self) -> State:
-        """The state before the first round."""
+class Schedule(Protocol):
+    """What everybody knows of what a federation does, in order, without a model."""
 
     def form(self, place: Place) -> SumForm:
         """What everybody knows of the sum of the round that begins at `place`."""
@@ -55,6 +50,13 @@ class Program(Protocol):
 
     def following(self, place: Place) -> Place:
         """Where the program is after the round that begins at `place`, unless a step ends early."""
+
+
+class Program(Schedule, Protocol):
+    """What a federation does, as everybody has it who holds the models."""
+
+    def start(self) -> State:
+        """The state before the first round."""
 
     def apply(self, state: State, opened: Summed) -> State:
         """The state after the round that began at `state.place`, at the next place. Pure, in
@@ -74,10 +76,7 @@ class Answers(Protocol):
         """
 
     def answer(self, state: State, position: int) -> Blocks:
-        """The client's summand: integers of the form's shape, one-hot where there are pools.
-
-        Raises:
-            TrainingError: training has diverged, or there is nothing to train on; names client,
-                step and round.
-            PrivacyError: answering would show what the client's protection is to hide.
+        """The client's summand: integers of the form's shape, one-hot where there are pools. Raises
+        TrainingError: training has diverged, or there is nothing to train on; names client, step
+        and round; PrivacyError: answering would show what the client's protection is to hide.
         """

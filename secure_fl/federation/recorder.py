@@ -48,11 +48,8 @@ class Recorder:
     """A run's transcript, in its folder, or in memory where there is none."""
 
     def __init__(self, folder: RunFolder | None, config: FederationConfig, clients: int) -> None:
-        """Opens the folder's transcript, or begins it.
-
-        Raises:
-            RefusedError: the transcript is damaged.
-            FileError: it cannot be read or written.
+        """Opens the folder's transcript, or begins it. Raises RefusedError: the transcript is
+        damaged; FileError: it cannot be read or written.
         """
         self._folder, self._config = folder, config
         self.clients = tuple(client_name(number) for number in range(clients))

@@ -46,15 +46,13 @@ class Refusal:
 
 
 def refusal(identity: Identity, plan_digest: bytes, objections: Sequence[Objection]) -> bytes:
-    """The signed document, canonical JSON.
+    """The signed document, canonical JSON. Raises ConfigError: nothing is objected to, or the
+    digest is none.
 
     Args:
         identity: of the site.
         plan_digest: 32 bytes, of the plan that is refused.
         objections: as `Policy.check` found them.
-
-    Raises:
-        ConfigError: nothing is objected to, or the digest is none.
     """
     if not objections:
         remedy = "refuse only what the policy objects to"

@@ -81,14 +81,11 @@ class ReleaseBox:
 
     def once(self, key: str, make: Callable[[], Tensors], *, reused: bool = False) -> Tensors:
         """The stored result of the release `key`; if there is none, `make()`, stored and listed
-        before it is returned.
+        before it is returned. Raises FileError: it cannot be stored; it has not been sent either.
 
         Args:
             reused: the client comes back to it in later rounds, as to its sketch; others are
                 forgotten with the second `checkpointed`.
-
-        Raises:
-            FileError: it cannot be stored; it has not been sent either.
         """
         if self._folder is None:
             return make()
@@ -215,12 +212,8 @@ class ReleaseBox:
                 path = self._folder / part / _file(key, number)
                 try:
                     sealed = read_bytes(path, most=_LARGEST) if is_file(path) else b""
-                    return unpack(
-                        open_with(self._key, sealed, _context(key)),
-                        field=path.name,
-                        value="",
-                        remedy="",
-                    ), number
+                    opened = open_with(self._key, sealed, _context(key))
+                    return unpack(opened, field=path.name, value="", remedy=""), number
                 except (FileError, SecureSumError, RunFolderError):
                     continue
         return None

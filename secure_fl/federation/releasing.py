@@ -39,23 +39,13 @@ class Releasing:
 
     def release(self, ask: Ask, phase: str, number: int, purpose: str, event: Event) -> Release:
         """What the ledger records before the answer is made."""
-        key = self.key(ask, phase, number)
-        return Release(
-            key,
-            phase,
-            number,
-            purpose,
-            PrivacyUnit.EXAMPLE,
-            (self.client,),
-            event,
-            basis="declared",
-        )
+        key, unit, whose = self.key(ask, phase, number), PrivacyUnit.EXAMPLE, (self.client,)
+        return Release(key, phase, number, purpose, unit, whose, event, basis="declared")
 
     def stream(self, ask: Ask, phase: str, number: int) -> NoiseStream:
         """The noise of this answer and of no other."""
-        return self.noise.stream(
-            client=self.client, round=number, purpose=f"{phase}/{digest_of(ask)}"
-        )
+        purpose = f"{phase}/{digest_of(ask)}"
+        return self.noise.stream(client=self.client, round=number, purpose=purpose)
 
     def once(
         self,

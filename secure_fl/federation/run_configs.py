@@ -45,11 +45,8 @@ class RunConfigs:
         write_atomically(self._own, f"{first}{dump_config(config)}{_LAST.decode()}")
 
     def read(self, overrides: Sequence[str] = ()) -> FederationConfig:
-        """The run's own configuration, with `a.b=c` overrides.
-
-        Raises:
-            RunFolderError: the file lost its first or last line.
-            ConfigError: it is damaged otherwise.
+        """The run's own configuration, with `a.b=c` overrides. Raises RunFolderError: the file lost
+        its first or last line; ConfigError: it is damaged otherwise.
         """
         self.ends()
         return load_config(self._own, overrides)
@@ -64,11 +61,8 @@ class RunConfigs:
         self.write(config, run, digest)
 
     def all(self) -> list[tuple[FederationConfig, str]]:
-        """Every configuration, oldest first and the run's own last, each with its digest.
-
-        Raises:
-            RunFolderError: one is damaged or names another run.
-            ConfigError: likewise.
+        """Every configuration, oldest first and the run's own last, each with its digest. Raises
+        RunFolderError: one is damaged or names another run; ConfigError: likewise.
         """
         found, own = [], self.ends().run
         for path in [*self._earlier(), self._own]:
@@ -88,8 +82,7 @@ class RunConfigs:
         if found is None or not data.endswith(_LAST):
             problem = "lost its first or last line"
             remedy = (
-                "restore the file that the run wrote: its first lines name "
-                "the run, its last one ends it"
+                "restore the file that the run wrote: its first lines name it, its last ends it"
             )
             raise RunFolderError(problem, "config.toml", str(self._folder), remedy)
         return Ends(found[1].decode("ascii"), found[2].decode("ascii"))

@@ -108,8 +108,7 @@ class RunState:
         if folder.resolve() in self.folder.resolve().parents:
             problem = "lies in the run's own folder"
             remedy = (
-                "set SECURE_FL_STATE to a folder outside of it: keys must not "
-                "lie beside what they seal"
+                "set SECURE_FL_STATE to a folder outside: keys must not lie beside what they seal"
             )
             raise RunFolderError(problem, "SECURE_FL_STATE", str(self.folder), remedy)
 

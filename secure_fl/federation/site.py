@@ -61,16 +61,14 @@ def program_of(
     encoder: Callable[[int], nn.Module] | nn.Module | None = None,
     initial: Mapping[str, Tensor] | None = None,
 ) -> StepProgram:
-    """The program that a plan asks for; everybody in it makes the same.
+    """The program that a plan asks for; everybody in it makes the same. Raises ConfigError: the
+    encoder comes from elsewhere, and is not given; ModelError: the encoder does not fit the
+    examples.
 
     Args:
         plan: accepted.
         encoder: as of `secure_fl.Federation`, where it is not the configuration's.
         initial: tensors of the first state, where the encoder comes from elsewhere.
-
-    Raises:
-        ConfigError: the encoder comes from elsewhere, and is not given.
-        ModelError: the encoder does not fit the examples.
     """
     config, shape = plan.config, plan.shape
     if config.pretrain.mode in ("load", "centralized") and not initial:
@@ -128,18 +126,12 @@ class LocalSite:
 
     def judge(self, plan: Plan) -> str | None:
         """Why this site does not take part in a plan; None where it does."""
-        train = self.data.train
+        train, code, accounted = self.data.train, code_digest(), self.policy.accounted
         if tuple(train.shape) != tuple(plan.shape):
             return f"examples are of shape {tuple(train.shape)} here"
-        own = OwnData(len(train))
+        own, revision = OwnData(len(train)), self.roster.revision
         try:
-            terms = PlanTerms.of_plan(
-                plan,
-                own,
-                revision=self.roster.revision,
-                code=code_digest(),
-                accounted=self.policy.accounted,
-            )
+            terms = PlanTerms.of_plan(plan, own, revision=revision, code=code, accounted=accounted)
         except (ConfigError, PrivacyError) as error:
             return f"{error.field}: {error.problem}"
         return "; ".join(map(str, self.policy.check(terms, self.today()))) or None
@@ -162,11 +154,9 @@ class LocalSite:
         return program, SiteAnswers(program, client, self._box)
 
     def admit(self, releases: Sequence[Release]) -> None:
-        """Charge what an answer will release.
-
-        Raises:
-            PrivacyError: the budget would be passed; nothing is charged or released.
-            FileError: the ledger cannot be written; nothing is released.
+        """Charge what an answer will release. Raises PrivacyError: the budget would be passed;
+        nothing is charged or released; FileError: the ledger cannot be written; nothing is
+        released.
         """
         if self._gate is not None:
             self._gate.admit(releases, self._box.answers)

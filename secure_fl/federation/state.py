@@ -100,13 +100,11 @@ class State:
 
     @classmethod
     def decode(cls, data: bytes, most: int = MOST) -> State:
-        """What `encode` wrote.
+        """What `encode` wrote. Raises RefusedError: `malformed`: these bytes are something else, or
+        too many.
 
         Args:
             most: bytes that are looked at; longer ones are refused unread.
-
-        Raises:
-            RefusedError: `malformed`: these bytes are something else, or too many.
         """
         begin = len(_MAGIC) + _LENGTH
         if len(data) > most or len(data) < begin or not data.startswith(_MAGIC):

@@ -104,14 +104,12 @@ class Updates:
         return self.level.bound if adapts and self.level is not None else None
 
     def moved(self, opened: Summed, bound: float | None) -> Moved:
-        """How models move by an opened sum.
+        """How models move by an opened sum. Raises PrivacyError: fewer survivors than the noise was
+        made for.
 
         Args:
             opened: the sum.
             bound: the round's norm bound, where it adapts.
-
-        Raises:
-            PrivacyError: fewer survivors than the noise was made for.
         """
         if self.level is None and self.grouping is None:
             shared, pooled = self.grid.means(opened.total, opened.survivors, self.minimum)

@@ -63,6 +63,7 @@ def _environment() -> Environment:
 
 def _page(environment: Environment, runs: Sequence[Run]) -> str:
     script = environment.get_template(_SCRIPT).render()
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     subject = tiles.subject(runs)
     return environment.get_template(_TEMPLATE).render(
         runs=[_told(run, runs) for run in runs],
@@ -73,7 +74,7 @@ def _page(environment: Environment, runs: Sequence[Run]) -> str:
         # The one script that runs is known by its digest, and nothing is loaded from anywhere: what
         # a run is called cannot become either.
         allowed="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
-        f"'sha256-{_digest(script)}'",
+        f"'sha256-{digest}'",
     )
 
 
@@ -142,10 +143,6 @@ def _losses(run: Run) -> list[Chart]:
     if not training or len(known) < len(training):
         return []
     return [plots.loss_plot([loss for loss, _ in known], [terms for _, terms in known])]
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(sha256(script.encode()).digest()).decode()
 
 
 def _image(svg: str) -> str:

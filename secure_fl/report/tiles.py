@@ -70,8 +70,8 @@ def global_model(run: Run, runs: Sequence[Run]) -> Run | None:
     """A measured run with one pool, on the same data, clients and seed; of several, one of the
     same privacy.
     """
-    measured = [other for other in _single(run, runs) if _accuracy(other) is not None]
-    same = [other for other in measured if _setting(other) == _setting(run)]
+    same = [other for other in _single(run, runs) if _setting(other) == _setting(run)]
+    same = [other for other in same if other.pools and other.pools.accuracy is not None]
     alike = [other for other in same if other.config.privacy.unit == run.config.privacy.unit]
     return next(iter([*alike, *same]), None)
 
@@ -91,10 +91,6 @@ def _tests(run: Run) -> list[tuple[int, int]]:
     """How many test examples each client has."""
     members = () if run.partition is None else run.partition.clients
     return [(member.client, member.test) for member in members]
-
-
-def _accuracy(run: Run) -> float | None:
-    return None if run.pools is None else run.pools.accuracy
 
 
 def _how_good(run: Run, runs: Sequence[Run]) -> Tile:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secure_fl.crypto.envelope import Phase, Seen, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.wire import Wire, refused
+from secure_fl.federation.wire import Wire
 from secure_fl.secure_sum.digests import Applied
 from secure_fl.secure_sum.key_directory import check_cohort
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
@@ -47,7 +47,8 @@ def read_claims(
         else:
             name, claim = read_result(wire, plan, plans, call, data)
         if name in found:
-            raise refused(Reason.DUPLICATE, "two claims of one", "claim", name, "send one of each")
+            remedy = "send one of each"
+            raise RefusedError(Reason.DUPLICATE, "two claims of one", "claim", name, remedy)
         found[name] = claim
     return found
 
@@ -61,11 +62,11 @@ def read_result(
     role = "authority" if plan.by_authority else "client"
     post = wire.open(data, most=plan.most(Phase.RESULT), role=role)
     if post.header.phase != Phase.RESULT or post.header.round != call.number:
-        number = post.header.round
-        raise refused(Reason.STALE, f"round {call.number} is asked of", "round", number, "none")
+        problem = f"round {call.number} is asked of"
+        raise RefusedError(Reason.STALE, problem, "round", post.header.round, "none")
     cohort = {name for one in plans for name in one.cohort}
     if not plan.by_authority and post.sender not in cohort:
-        raise refused(Reason.UNKNOWN_CLIENT, "was not asked", "sender", post.sender, "wait")
+        raise RefusedError(Reason.UNKNOWN_CLIENT, "was not asked", "sender", post.sender, "wait")
     return post.sender, Claim(from_hex(post.facts["state"], "state", 32), post.place)
 
 

@@ -29,7 +29,7 @@ from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, Wire, refused, shown
+from secure_fl.federation.wire import Post, Wire, shown
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import NOTHING, Applied, Next
 from secure_fl.secure_sum.framing import unframe
@@ -65,16 +65,13 @@ class Seat:
 
 
 class ClientRound:
-    """A client in one attempt.
+    """A client in one attempt. Raises RefusedError: no key is held that serves the round.
 
     Args:
         seat: what it has throughout.
         call: the attempt.
         form: of the round's sum.
         plans: of the sums, one a group.
-
-    Raises:
-        RefusedError: no key is held that serves the round.
     """
 
     def __init__(self, seat: Seat, call: Call, form: SumForm, plans: Sequence[RoundPlan]) -> None:
@@ -166,11 +163,9 @@ class ClientRound:
         return self._seat.wire.sign(Phase.PART, {"part": part}, box, number=self.call.number)
 
     def take_parts(self, post: Post) -> bytes:
-        """The sums of all groups that were opened; what follows from them, signed.
-
-        Raises:
-            RefusedError: a box or a claim that does not fit.
-            RoundRefusedError: `not-agreed`, or `out-of-turn`.
+        """The sums of all groups that were opened; what follows from them, signed. Raises
+        RefusedError: a box or a claim that does not fit; RoundRefusedError: `not-agreed`, or
+        `out-of-turn`.
         """
         if len(self._plans) == 1:
             raise _out_of_turn("the sums are known", self.call.number)
@@ -189,11 +184,8 @@ class ClientRound:
         return self._result(self.next)
 
     def take_results(self, post: Post) -> None:
-        """What everybody signed after a round in groups.
-
-        Raises:
-            RefusedError: a claim that does not fit.
-            RoundRefusedError: `forked`: most came to another state.
+        """What everybody signed after a round in groups. Raises RefusedError: a claim that does not
+        fit; RoundRefusedError: `forked`: most came to another state.
         """
         seat = self._seat
         claims = read_claims(seat.wire, seat.plan, self.form, self.call, unframe(post.rest))
@@ -214,9 +206,8 @@ class ClientRound:
         except (RefusedError, RoundRefusedError):
             raise
         except SecureSumError as error:  # its own numbers: nobody else's message is to blame
-            raise refused(
-                Reason.NO_ANSWER, error.problem, "answer", error.field, "mend what computes it"
-            ) from None
+            problem, remedy = error.problem, "mend what computes it"
+            raise RefusedError(Reason.NO_ANSWER, problem, "answer", error.field, remedy) from None
 
     def _result(self, after: State) -> bytes:
         facts = {"place": shown(after.place), "state": after.digest.hex()}

@@ -29,19 +29,11 @@ from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 
 _PLAN, _KEYS, _PROGRESS, _PART = "plan", "keys", "progress", "part-"
-_TYPES = {
-    "version": int,
+_TYPES: dict[str, type] = {
     "head": str,
-    "last": list,
-    "begun": list,
-    "running": int,
-    "agreed": int,
-    "over": int,
-    "ahead": list,
-    "used": int,
-    "state": list,
-    "next": list,
     "opened": dict,
+    **dict.fromkeys(("version", "running", "agreed", "over", "used"), int),
+    **dict.fromkeys(("last", "begun", "ahead", "state", "next"), list),
 }
 _VERSION = 2
 
@@ -115,11 +107,8 @@ class HolderStore:
         folder.only(_PART, [*state[:1], *after[:1], *opened.values()])
 
     def kept(self) -> HolderRecord | None:
-        """The last record; None where there is none.
-
-        Raises:
-            RunFolderError: a file is damaged, gone, or another party's.
-            FileError: one cannot be read.
+        """The last record; None where there is none. Raises RunFolderError: a file is damaged,
+        gone, or another party's; FileError: one cannot be read.
         """
         data = self._folder.kept(_PROGRESS)
         if data is None:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 
 from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.sealing import seal_to
 from secure_fl.crypto.strict_json import (
@@ -30,7 +30,7 @@ from secure_fl.crypto.strict_json import (
 )
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.wire import Wire, refused
+from secure_fl.federation.wire import Wire
 from secure_fl.he.bfv import check_noise_budget
 from secure_fl.he.ceremony import (
     GrantedKey,
@@ -96,9 +96,8 @@ class Keyring:
         """
         wire, plan = self._wire, self._plan
         if wire.identity.name not in plan.key_makers:
-            raise refused(
-                Reason.WRONG_ROLE, "makes no keys", "member", wire.identity.name, "ask another"
-            )
+            problem, remedy = "makes no keys", "ask another"
+            raise RefusedError(Reason.WRONG_ROLE, problem, "member", wire.identity.name, remedy)
         if self._made[0] == number:
             return self._made[1]
         made = []
@@ -128,9 +127,8 @@ class Keyring:
         if self._wire.identity.role == "authority":
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
             if self._own is None or self._own.fingerprint != fingerprint:
-                raise refused(
-                    Reason.WRONG_KEY, "not the key that this member made", "grant", name, "stop"
-                )
+                problem = "not the key that this member made"
+                raise RefusedError(Reason.WRONG_KEY, problem, "grant", name, "stop")
             assert self._own.public is not None
             self._granted = GrantedKey(self._own.public, expected.epoch)
         else:
@@ -148,15 +146,13 @@ class Keyring:
         role = "authority" if self._plan.by_authority else "client"
         sealed = self._wire.open(data, most=most, role=role).facts["sealed"]
         if name not in sealed:
-            raise refused(
-                Reason.UNKNOWN_CLIENT, "nothing is sealed to this member", "key", name, "join"
-            )
+            problem = "nothing is sealed to this member"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "key", name, "join")
         box = from_base64(sealed[name], "key")
         secret = self._wire.identity.open_sealed(box, self._context + name.encode())
         if self.secret not in (b"", secret) or len(secret) != _SECRET:
-            raise refused(
-                Reason.RE_KEYED, "the federation has a key", "key", name, "keep the first"
-            )
+            remedy = "keep the first"
+            raise RefusedError(Reason.RE_KEYED, "the federation has a key", "key", name, remedy)
         self.secret, self._taken["secret"] = secret, data
 
     def encode(self) -> bytes:
@@ -216,15 +212,16 @@ class Keyring:
 
     def _key(self, plan: RoundPlan) -> GrantedKey:
         if self._granted is None:
-            raise refused(
-                Reason.NO_KEY, "none was given", "key", plan.round, "wait for the ceremony"
-            )
+            remedy = "wait for the ceremony"
+            raise RefusedError(Reason.NO_KEY, "none was given", "key", plan.round, remedy)
         former = self._former
         if former is not None and plan.key_fingerprint == former.key.fingerprint:
             return former
         if plan.key_fingerprint != self.fingerprint:
             found = plan.key_fingerprint.hex()[:16]
-            raise refused(Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant")
+            raise RefusedError(
+                Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant"
+            )
         return self._granted
 
     @property
@@ -240,6 +237,7 @@ def grant_expected(
     """
     header = read_header(data)
     if header.sender not in plan.key_makers or plan.parameters is None:
-        raise refused(Reason.WRONG_ROLE, "makes no keys", "grant", header.sender, "ask another")
+        remedy = "ask another"
+        raise RefusedError(Reason.WRONG_ROLE, "makes no keys", "grant", header.sender, remedy)
     epoch, maker = plan.epoch(header.round, roster), header.sender
     return GrantExpected(maker, plan.key_holder, plan.parameters, plan.protection, epoch, used)

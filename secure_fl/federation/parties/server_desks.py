@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_base64, from_hex, to_base64
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import Claim
 from secure_fl.federation.parties.keyring import grant_expected
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.wire import Post, Wire, read_place, refused, shown
+from secure_fl.federation.wire import Post, Wire, read_place, shown
 from secure_fl.he.ceremony import Epoch, granted_fingerprint
 from secure_fl.secure_sum.framing import frames
 
@@ -71,7 +71,7 @@ class KeyDesk:
         """
         header = read_header(data)
         if header.sender != self.maker:
-            raise refused(Reason.WRONG_ROLE, "was not asked", "maker", header.sender, "wait")
+            raise RefusedError(Reason.WRONG_ROLE, "was not asked", "maker", header.sender, "wait")
         if header.phase == Phase.KEYS:
             expected = grant_expected(self._plan, self._wire.roster, data, self._used)
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
@@ -81,7 +81,8 @@ class KeyDesk:
             role = "authority" if self._plan.by_authority else "client"
             self._wire.open(data, most=self._plan.most(Phase.SECRET), role=role)
             if self.secret:
-                raise refused(Reason.DUPLICATE, "there is one", "key", header.sender, "keep it")
+                problem = "there is one"
+                raise RefusedError(Reason.DUPLICATE, problem, "key", header.sender, "keep it")
             self.secret = data
         self.tried = set()
 
@@ -138,7 +139,7 @@ class StateDesk:
         """
         authority = self.wire.roster.member(post.sender).role == "authority"
         if not authority and post.sender not in self.signed:
-            raise refused(Reason.WRONG_ROLE, "applied no sums", "state", post.sender, "wait")
+            raise RefusedError(Reason.WRONG_ROLE, "applied no sums", "state", post.sender, "wait")
         digest = from_hex(post.facts["state"], "state", 32)
         if self.claim is None or (post.place, digest) != (self.claim.place, self.claim.state):
             self._early = (digest, post.rest) if authority else self._early

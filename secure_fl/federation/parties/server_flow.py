@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from secure_fl.crypto.envelope import Header, Phase
+from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_group
@@ -218,12 +218,8 @@ class ServerFlow(ServerBase):
             return self._again(attempt)
         if self._now >= self._until:
             self._wait(Stage.PARTS, self._deadlines.answer)
-        return sent or self._send_parts_if_whole()
-
-    def _send_parts_if_whole(self) -> list[Message]:
-        attempt = self._attempt
-        assert attempt is not None
-        return self._send_parts() if set(attempt.opened) <= set(self._progress.parts) else []
+        whole = not sent and set(attempt.opened) <= set(progress.parts)
+        return self._send_parts() if whole else sent
 
     def _send_parts(self) -> list[Message]:
         """Everybody who holds the models gets the sums of all groups."""
@@ -316,7 +312,9 @@ class ServerFlow(ServerBase):
             header = route(message.data)
             if header.phase in (Phase.BEGIN, Phase.END):
                 self._called[message.to] = bytes(message.data)
-            elif header.phase not in _APART and (self.stage == Stage.PARTS or not _gives(header)):
+            elif header.phase not in _APART and (
+                self.stage == Stage.PARTS or header.phase != Phase.GIVE
+            ):
                 told, of = self._told.setdefault(message.to, {}), (header.round, header.parameters)
                 told.pop(of, None)  # what was told last comes last
                 told[of] = message.data
@@ -326,7 +324,3 @@ class ServerFlow(ServerBase):
         if len(self.refusals.first) < _MOST_NOTED and not self.over:  # the end is the last line
             number = self._progress.number if self._attempt is not None else None
             self._journal.write("refused", refused_facts(refusal, number), [])
-
-
-def _gives(header: Header) -> bool:
-    return header.phase == Phase.GIVE

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.federation.calling import Call
-from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.transcript import START, Line
 from secure_fl.federation.transcript_entries import entry_of
@@ -21,19 +20,6 @@ from secure_fl.secure_sum.steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""
-
-
-class Schedule(Protocol):
-    """What a server knows of a program: what each round's sum is like, and when it ends."""
-
-    def form(self, place: Place) -> SumForm:
-        """The sum of the round that begins there."""
-
-    def done(self, place: Place) -> bool:
-        """Whether no round is left."""
-
-    def following(self, place: Place) -> Place:
-        """Where the program is after the round that begins there, unless a step ends early."""
 
 
 class Stage(StrEnum):

@@ -37,9 +37,10 @@ from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_record import Journal, Schedule, Stage, going_on
+from secure_fl.federation.parties.server_record import Journal, Stage, going_on
 from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
+from secure_fl.federation.program import Schedule
 from secure_fl.federation.transcript_entries import EndEntry, RoundEntry
 from secure_fl.federation.wire import read_place, shown
 from secure_fl.files import is_file, listed
@@ -48,29 +49,12 @@ from secure_fl.secure_sum.journal import RoundJournal, forget_after
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 _PROGRESS, _STATE, _SUMS = "progress", "state", "sums-"
-_TYPES = {
-    "version": int,
-    "plan": str,
-    "place": list,
-    "state": str,
-    "number": int,
-    "attempt": int,
-    "without": list,
-    "members": dict,
-    "before": dict,
-    "declined": list,
-    "silent": dict,
-    "stage": str,
-    "call": list,
-    "ahead": list,
-    "told": dict,
-    "messages": list,
-    "keys": dict,
-    "reached": dict,
-    "failed": str,
-    "left": list,
-    "head": str,
-    "again": list,
+_LISTS = ("place", "without", "declined", "call", "ahead", "messages", "left", "again")
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("version", "number", "attempt"), int),
+    **dict.fromkeys(("plan", "state", "stage", "failed", "head"), str),
+    **dict.fromkeys(("members", "before", "silent", "told", "keys", "reached"), dict),
+    **dict.fromkeys(_LISTS, list),
 }
 _VERSION = 2
 

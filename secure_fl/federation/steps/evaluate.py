@@ -50,10 +50,6 @@ class Evaluate(Step):
         everyone = not blueprint.secure or clients in config.cohorts(clients)
         return config.privacy.unit == "none" and config.evaluate.enabled and everyone
 
-    @property
-    def rounds(self) -> int:
-        return 1
-
     @cached_property
     def grid(self) -> Grid:
         """How a client's scores become integers: four fields for each pool, the first a count."""

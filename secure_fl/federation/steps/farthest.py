@@ -64,8 +64,7 @@ class Farthest(Step):
         return self.blueprint.single_grid(self.blueprint.clients)
 
     def form(self, round_number: int) -> SumForm:
-        grid = self.candidate_grid if round_number == 0 else self.loss_grid
-        return self.on_grid(grid)
+        return self.on_grid(self.candidate_grid if round_number == 0 else self.loss_grid)
 
     def enter(self, state: State) -> State:
         if "pools.pooled" in state.tensors:
@@ -83,7 +82,8 @@ class Farthest(Step):
             return Answer(self.candidate_grid.blocks(trained.pooled, position, weight), Seen())
         score = client.protection.choose(ask, position)
         fields = torch.zeros(self.blueprint.clients)
-        fields[position] = _within(min(loss if loss == loss else 0.0 for loss in score.losses))
+        least = min(loss if loss == loss else 0.0 for loss in score.losses)
+        fields[position] = min(max(least, -_LARGEST), _LARGEST) / _LARGEST
         return Answer(self.loss_grid.blocks(fields, 0), Seen())
 
     def apply(self, state: State, opened: Summed) -> State:
@@ -96,11 +96,10 @@ class Farthest(Step):
         centre = self._centre(state, opened)
         chosen = candidates[[centre]]
         pooled = chosen if state.place.round == 0 else torch.cat([pools.pooled, chosen])
-        last = state.place.round + 1 >= self.rounds
-        kept = {} if last else {"candidates": candidates}
         left = {"farthest.able": [client for client in able if client != centre]}
-        tensors = {"pools.pooled": pooled, **kept}
-        return state.with_values(tensors, left, without=["candidates"] if last else [])
+        if state.place.round + 1 >= self.rounds:
+            return state.with_values({"pools.pooled": pooled}, left, without=["candidates"])
+        return state.with_values({"pools.pooled": pooled, "candidates": candidates}, left)
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         return Metrics(centre=self._centre(state, opened))
@@ -126,7 +125,3 @@ class Farthest(Step):
             remedy = "lower pools.count, label more clients, or choose another pools.start"
             raise ConfigError(problem, "pools.count", count, remedy)
         return able[derive_seed(self.blueprint.config.seed, "farthest") % len(able)]
-
-
-def _within(loss: float) -> float:
-    return min(max(loss, -_LARGEST), _LARGEST) / _LARGEST

@@ -13,8 +13,7 @@ from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen, of_steps, of_training
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
-from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.steps.update_step import UpdateStep
+from secure_fl.federation.steps.step import Answer, UpdateStep
 from secure_fl.federation.summing import Summed
 from secure_fl.models.state import load_vector, to_vector
 
