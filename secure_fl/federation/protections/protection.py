@@ -58,11 +58,11 @@ class Protection(ABC):
     leave the client.
 
     Attributes:
-        answered: kinds of asks that it answers.
+        answered: kinds of asks that it answers; any where nothing is hidden.
         refusal: what is said of all others, and the remedy.
     """
 
-    answered: ClassVar[UnionType] = Ask
+    answered: ClassVar[UnionType | type] = object
     refusal: ClassVar[tuple[str, str]] = ("", "")
 
     def check(self, ask: Ask) -> None:
