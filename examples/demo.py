@@ -24,7 +24,7 @@ from rich.console import Console
 
 from secure_fl import FederationConfig
 from secure_fl.baselines.methods import Tables, as_method, with_tables
-from secure_fl.cli.console import table
+from secure_fl.cli.console import Sheet
 from secure_fl.config_file import dump_config
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.folder import RunFolder
@@ -144,7 +144,7 @@ def show(folder: Path, console: Console) -> None:
         "seconds",
     ]
     shown = {name: summaries[name] for name in (*ROWS, PRIVATE)}
-    console.print(table("", columns, [_row(name, summary) for name, summary in shown.items()]))
+    console.print(Sheet("", columns, [_row(name, summary) for name, summary in shown.items()]))
     in_the_open = RunFolder.open(folder / slug(OPEN)).read_summary()
     for line in (
         _beginning(summaries[ENCODER]),

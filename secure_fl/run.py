@@ -31,6 +31,7 @@ from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
 from secure_fl.engines.workers import Own, Workers, apart
 from secure_fl.federation.alerts import majorities
+from secure_fl.federation.bench import ModelsMade
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet, central_data, compared
 from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
@@ -38,7 +39,6 @@ from secure_fl.federation.factory import Factory
 from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.models_made import ModelsMade
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.prologue import Prologue

@@ -25,13 +25,11 @@ _OF_SINGLE_CLIENTS = ("choices", "accuracies")
 
 
 class TensorBoard(Callback):
-    """Writes every round's metrics for TensorBoard.
+    """Writes every round's metrics for TensorBoard. Raises DependencyError: TensorBoard is not
+    installed.
 
     Args:
         folder: where event files go; see them with `tensorboard --logdir FOLDER`.
-
-    Raises:
-        DependencyError: TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -50,9 +48,7 @@ class TensorBoard(Callback):
 
 class MLflow(Callback):
     """Logs every round's metrics to the MLflow run that is active, or to one that MLflow begins.
-
-    Raises:
-        DependencyError: MLflow is not installed.
+    Raises DependencyError: MLflow is not installed.
     """
 
     def __init__(self) -> None:
@@ -64,12 +60,10 @@ class MLflow(Callback):
 
 class WeightsAndBiases(Callback):
     """Logs every round's metrics to a Weights & Biases run, which ends with the federation's.
+    Raises DependencyError: Weights & Biases is not installed.
 
     Args:
         settings: passed to `wandb.init`, such as `project="hospitals"`.
-
-    Raises:
-        DependencyError: Weights & Biases is not installed.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -115,4 +109,4 @@ def _needed(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError:
         remedy = f"pip install 'secure-fl[{extra}]'"
-        raise DependencyError("is not installed", field=extra, value=None, remedy=remedy) from None
+        raise DependencyError("is not installed", extra, None, remedy) from None

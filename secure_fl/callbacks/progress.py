@@ -37,22 +37,16 @@ _LONGEST_NAME, _NARROW = 24, 80
 @contextmanager
 def shown(progress: object, config: FederationConfig) -> Iterator[list[Callback]]:
     """The progress that a run asks for, on stderr, after what it does not protect has been said.
+    Raises ConfigError: `progress` is something else.
 
     Args:
         progress: True shows bars, or lines where there is no terminal; False nothing; None bars on
             a terminal or in a notebook, else nothing.
-
-    Raises:
-        ConfigError: `progress` is something else.
     """
     if progress is not None and not isinstance(progress, bool):
+        problem = "is neither True, False nor None"
         remedy = "pass True, False, or None for a bar where somebody looks"
-        raise ConfigError(
-            "is neither True, False nor None",
-            field="progress",
-            value=type(progress).__name__,
-            remedy=remedy,
-        )
+        raise ConfigError(problem, "progress", type(progress).__name__, remedy)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     live = console.is_terminal or console.is_jupyter
     if progress is False or (progress is None and not live):

@@ -17,9 +17,5 @@ if TYPE_CHECKING:
     from secure_fl.engines.rounds import Rounds as Rounds
 
 __getattr__, __dir__, __all__ = lazily(
-    __name__,
-    {
-        "embedded": ["EmbeddedEngine"],
-        "rounds": ["Rounds"],
-    },
+    __name__, {"embedded": ["EmbeddedEngine"], "rounds": ["Rounds"]}
 )

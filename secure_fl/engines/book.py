@@ -49,10 +49,8 @@ class Book:
         self.tell("on_phase", name, rounds, finished)
 
     def check(self) -> None:
-        """Refuse to go on where the records would go elsewhere.
-
-        Raises:
-            RunFolderError: as `RunFolder.check_own`.
+        """Refuse to go on where the records would go elsewhere. Raises RunFolderError: as
+        `RunFolder.check_own`.
         """
         if self.folder is not None:
             self.folder.check_own()

@@ -22,10 +22,8 @@ Places = Sequence[tuple[int, int]]
 
 
 class EmbeddedEngine:
-    """Plain calls.
-
-    Everybody shares a process and one replica, so nothing is hidden from anybody: the report says
-    so.
+    """Plain calls. Everybody shares a process and one replica, so nothing is hidden from anybody:
+    the report says so.
     """
 
     def __init__(
@@ -60,9 +58,8 @@ class EmbeddedEngine:
         return [each for position, client in answering for each in client.releases(state, position)]
 
     def scored(self, step: Step, state: State) -> Iterator[tuple[int, Seen]]:
-        """What the experimenter reads off every client.
-
-        The pool that it would choose, and how it fares there.
+        """What the experimenter reads off every client. The pool that it would choose, and how it
+        fares there.
         """
         for number, client in enumerate(self.clients):
             yield number, client.scored(step, state, number)
@@ -83,8 +80,7 @@ class EmbeddedEngine:
 
 
 def new_noise() -> NoiseSource:
-    """The source of all noise of a run, keyed by the operating system.
-
-    A function, so that tests can put a repeatable one in its place.
+    """The source of all noise of a run, keyed by the operating system. A function, so that tests
+    can put a repeatable one in its place.
     """
     return NoiseSource.fresh()

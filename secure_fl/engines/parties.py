@@ -7,6 +7,8 @@ stands beside them and reads off what no party would be told.
 from __future__ import annotations
 
 import hashlib
+import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +17,6 @@ from typing import Any, Protocol
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
-from secure_fl.engines.beside import AnswersBeside, ProgramBeside
 from secure_fl.engines.queue import Here, Host, Queue
 from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.client import Client
@@ -27,17 +28,69 @@ from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import Answers, Program
+from secure_fl.federation.program import Answers, Program, SumForm
 from secure_fl.federation.recorder import FEDERATION, Recorder, client_name
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.federation.wire import lines_in, route
+from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.store import MemoryStore
 
 Replied = Callable[[int, int, int], None]
 """Told after each answer whose it is, how many there are, and how many will be."""
 _LARGEST_STATE = 1 << 34
+
+
+class ProgramBeside:
+    """A program that begins where a run goes on; who watches adds `apply`."""
+
+    def __init__(self, program: StepProgram, first: State) -> None:
+        self.program, self.first = program, first
+
+    def start(self) -> State:
+        """Where the run goes on."""
+        return self.first
+
+    def form(self, place: Place) -> SumForm:
+        return self.program.form(place)
+
+    def done(self, place: Place) -> bool:
+        return self.program.done(place)
+
+    def following(self, place: Place) -> Place:
+        return self.program.following(place)
+
+
+class AnswersBeside(ABC):
+    """One client's answers, read off as they are made."""
+
+    def __init__(self, client: Client, number: int) -> None:
+        self._client, self._number = client, number
+
+    def releases(self, state: State, position: int) -> Sequence[Release]:
+        """None: the run's own gate admits a whole round before it is called."""
+        return ()
+
+    def answer(self, state: State, position: int) -> Blocks:
+        """The client's summand."""
+        started = time.perf_counter()
+        try:
+            answer = self._client.answered(state, position)
+        except Exception as error:
+            self._failed(error)
+            raise
+        self._answered(answer.seen, time.perf_counter() - started)
+        return answer.blocks
+
+    @abstractmethod
+    def _answered(self, seen: Seen, seconds: float) -> None:
+        """Tell what was read off, and how long the answer took."""
+
+    @abstractmethod
+    def _failed(self, error: Exception) -> None:
+        """Tell why there is no answer; what this raises stands in place of the error."""
 
 
 class Watched(ProgramBeside):
@@ -56,7 +109,6 @@ class Watched(ProgramBeside):
         self.opened = None
 
     def apply(self, state: State, opened: Summed) -> State:
-        """As the program's."""
         self.opened = opened
         try:
             return self.program.apply(state, opened)
@@ -99,13 +151,15 @@ class WatchedAnswers(AnswersBeside):
             self._watcher.failed(error)
 
 
-def prepared(program: Program, answers: Answers) -> Callable[[Plan], tuple[Program, Answers]]:
-    """What a simulated client makes of any plan: what is there already."""
-
-    def prepare(_: Plan) -> tuple[Program, Answers]:
-        return program, answers
-
-    return prepare
+def simulated(
+    who: Identity, roster: Roster, program: Program, answers: Answers, shared: Shared, head: bytes
+) -> FederationClient:
+    """A client as a party: of any plan it makes what is there already, and follows the transcript
+    from `head` on.
+    """
+    site = Site(lambda _: (program, answers), follow=Follower(shared.followed, head))
+    store = MemoryStore(bytes_too=False)
+    return FederationClient(who, roster, site, store=store, shared=shared)
 
 
 class Crew(Protocol):
@@ -124,21 +178,13 @@ class Crew(Protocol):
 
     def members(self) -> Sequence[Member]:
         """New identities of all clients, in their order."""
-        ...
 
     def hosts(
-        self,
-        roster: Roster,
-        coordinator: Identity,
-        first: State,
-        head: bytes,
-        watcher: LocalParties,
+        self, roster: Roster, coordinator: Identity, head: bytes, watcher: LocalParties
     ) -> list[Host]:
-        """Where the clients are parties of this federation.
-
-        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
+        """Where the clients are parties of this federation. They begin with the state that the
+        watched program starts with, and follow the transcript from `head` on, 32 bytes.
         """
-        ...
 
 
 class HereCrew:
@@ -152,34 +198,16 @@ class HereCrew:
         self._people = [Identity.generate(client_name(each)) for each in range(len(clients))]
 
     def members(self) -> list[Member]:
-        """New identities of all clients, in their order."""
         return [one.member for one in self._people]
 
     def hosts(
-        self,
-        roster: Roster,
-        coordinator: Identity,
-        first: State,
-        head: bytes,
-        watcher: LocalParties,
+        self, roster: Roster, coordinator: Identity, head: bytes, watcher: LocalParties
     ) -> list[Host]:
-        """Where the clients are parties of this federation.
-
-        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
-        """
-        shared, program = watcher.shared, watcher.watched
-
-        def party(identity: Identity, answers: WatchedAnswers) -> FederationClient:
-            follow = Follower(shared.followed, head)
-            site = Site(prepared(program, answers), follow=follow)
-            store = MemoryStore(bytes_too=False)
-            return FederationClient(identity, roster, site, store=store, shared=shared)
-
-        answers = [
-            WatchedAnswers(client, number, watcher) for number, client in enumerate(self._clients)
-        ]
-        found = zip(self._people, answers, strict=True)
-        return [Here([party(identity, answer) for identity, answer in found])]
+        shared, program, made = watcher.shared, watcher.watched, list[FederationClient]()
+        for number, (person, client) in enumerate(zip(self._people, self._clients, strict=True)):
+            answers = WatchedAnswers(client, number, watcher)
+            made.append(simulated(person, roster, program, answers, shared, head))
+        return [Here(made)]
 
 
 class LocalParties:
@@ -223,7 +251,7 @@ class LocalParties:
             number=recorder.number,
             journal=replace(recorder.journal, write=self._write),
         )
-        clients = crew.hosts(roster, coordinator, state, head, self)
+        clients = crew.hosts(roster, coordinator, head, self)
         hosts: list[Host] = [Here([self.server]), *clients]
         if self.server.plan.by_authority:
             identity, shared, watched = others["authority"], self.shared, self.watched
@@ -237,14 +265,12 @@ class LocalParties:
         """Of the attempts at the place under way."""
 
     def run(self, state: State, called: int) -> tuple[State, Summed]:
-        """One round: the state after it, and what was opened.
+        """One round: the state after it, and what was opened. Raises SecureFLError: a client could
+        not answer, or the round failed.
 
         Args:
             state: at the place where the parties are.
             called: clients that will be asked.
-
-        Raises:
-            SecureFLError: a client could not answer, or the round failed.
         """
         self.told.__dict__.update(Told(called=called).__dict__)
         place = self._at = state.place
@@ -259,9 +285,8 @@ class LocalParties:
         assert opened is not None
         after = self.watched.program.apply(state, opened) if after is None else after
         if after.digest != self.server.state:
-            remedy = "run it with runtime.workers = 1"
             problem = "a worker process came to another state than this one"
-            raise TrainingError(problem, field="state", value=place, remedy=remedy)
+            raise TrainingError(problem, "state", place, "run it with runtime.workers = 1")
         return after, opened
 
     def answered(self, client: int, seen: Seen, seconds: float) -> None:
@@ -290,9 +315,8 @@ class LocalParties:
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed.
 
-        What was prepared beside it in vain is in it.
-        The transcript's lines that calls bring along are not counted: how many there are depends
-        on when a run was stopped.
+        What was prepared beside it in vain is in it. The transcript's lines that calls bring along
+        are not counted: how many there are depends on when a run was stopped.
         """
         last, sent = max(*self._numbers, self.server.number - 1), Counter[str]()
         for way, number in [*self._bytes]:

@@ -97,16 +97,14 @@ class Remote:
     @property
     def names(self) -> Sequence[str]:
         """Of its parties; waits until they are made, so start all processes before asking any.
-
-        Raises:
-            TrainingError: the process ended before it had them.
+        Raises TrainingError: the process ended before it had them.
         """
         while self.busy and not self._names:
             self.collect()
         if not self._names:
             self.close()
             remedy = "read what it wrote to standard error"
-            raise TrainingError("did not start", field="process", value=self._make, remedy=remedy)
+            raise TrainingError("did not start", "process", self._make, remedy)
         return self._names
 
     def fileno(self) -> int:
@@ -114,11 +112,9 @@ class Remote:
         return self._out
 
     def give(self, to: str, data: bytes | memoryview) -> None:
-        """A message for one of its parties."""
         self._tell(Kind.GIVE, _named(to), data)
 
     def tick(self, now: float) -> None:
-        """Tell all its parties the time."""
         if self.due is not None and self.due <= now:
             self._tell(Kind.TICK, struct.pack(">d", now))
 
@@ -255,11 +251,7 @@ def _write(pipe: int, kind: Kind, *parts: bytes | memoryview) -> None:
 
 
 def _read(pipe: int) -> tuple[Kind, memoryview]:
-    """A frame, and not a byte more.
-
-    Raises:
-        EOFError: the other end is closed, maybe within a frame.
-    """
+    """A frame, and not a byte more. Raises EOFError: the other end is closed, maybe within one."""
     length, kind = _HEAD.unpack(_exactly(pipe, _HEAD.size))
     return Kind(kind), _exactly(pipe, length)
 

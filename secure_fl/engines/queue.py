@@ -25,34 +25,27 @@ class Host(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Of its parties."""
-        ...
 
     @property
     def due(self) -> float | None:
         """When one of its parties is to be told the time."""
-        ...
 
     @property
     def busy(self) -> bool:
         """Whether it works on a message, so that `collect` has something to wait for."""
-        ...
 
     @property
     def over(self) -> bool:
         """Whether the federation has ended for all its parties."""
-        ...
 
     def give(self, to: str, data: bytes | memoryview) -> None:
         """A message for one of its parties."""
-        ...
 
     def tick(self, now: float) -> None:
         """Tell all its parties the time."""
-        ...
 
     def collect(self) -> list[tuple[str, Message]]:
         """What its parties have sent since, each with its sender; waits where it is busy."""
-        ...
 
 
 class Here:
@@ -66,27 +59,22 @@ class Here:
 
     @property
     def due(self) -> float | None:
-        """When one of its parties is to be told the time."""
         found = [party.due for party in self._parties.values()]
         return min((due for due in found if due is not None), default=None)
 
     @property
     def over(self) -> bool:
-        """Whether the federation has ended for all its parties."""
         return all(party.over for party in self._parties.values())
 
     def give(self, to: str, data: bytes | memoryview) -> None:
-        """A message for one of its parties, which answers at once."""
         self._sent += [(to, message) for message in self._parties[to].receive(data)]
 
     def tick(self, now: float) -> None:
-        """Tell all its parties the time."""
         for name, party in self._parties.items():
             if party.due is not None and party.due <= now:
                 self._sent += [(name, message) for message in party.tick(now)]
 
     def collect(self) -> list[tuple[str, Message]]:
-        """What its parties have sent since."""
         sent, self._sent = self._sent, []
         return sent
 
@@ -108,14 +96,12 @@ class Queue:
         self.now = 0.0
 
     def run(self, *, until: Callable[[], bool] = lambda: False, most: int = 10_000) -> None:
-        """Go on until the first party has ended the federation and nothing is under way.
+        """Go on until the first party has ended the federation and nothing is under way. Raises
+        TrainingError: nothing is under way, and nobody waits for a deadline.
 
         Args:
             until: asked after each message: whether to stop before, and to go on another time.
             most: deadlines that may pass; more are an error, so that nothing runs for ever.
-
-        Raises:
-            TrainingError: nothing is under way, and nobody waits for a deadline.
         """
         for _ in range(most):
             if self._deliver(until):
@@ -129,7 +115,7 @@ class Queue:
             for host in self._hosts:
                 host.tick(self.now)
         problem, remedy = "nobody goes on", "read what the parties refused"
-        raise TrainingError(problem, field="federation", value=self.now, remedy=remedy)
+        raise TrainingError(problem, "federation", self.now, remedy)
 
     def _deliver(self, until: Callable[[], bool]) -> bool:
         """Give every message to its reader, as long as there are any; whether to stop."""

@@ -48,12 +48,9 @@ class Rounds:
         self._parties: LocalParties | None = None
 
     def run(self, state: State) -> tuple[State, RoundRecord]:
-        """The round at `state.place`: the state after it, and its record.
-
-        Raises:
-            SecureSumError: a sum that failed where nobody can be blamed, or may have been known
-                when it failed; too few clients are left.
-            PrivacyError: the budget would be passed.
+        """The round at `state.place`: the state after it, and its record. Raises SecureSumError: a
+        sum that failed where nobody can be blamed, or may have been known when it failed; too few
+        clients are left; PrivacyError: the budget would be passed.
         """
         started, form = time.perf_counter(), self._program.form(state.place)
         places = list(enumerate(form.cohort))

@@ -32,9 +32,8 @@ Tensors = Mapping[str, Tensor]
 
 
 def encode(head: Mapping[str, Any], tensors: Tensors | None = None) -> bytes:
-    """JSON values and tensors as bytes: the length of the head, the head, safetensors.
-
-    Floats keep every bit.
+    """JSON values and tensors as bytes: the length of the head, the head, safetensors. Floats keep
+    every bit.
     """
     text = json.dumps(head).encode()
     own = {name: tensor.detach().cpu().clone() for name, tensor in (tensors or {}).items()}
@@ -149,11 +148,9 @@ def error_of(value: Mapping[str, Any]) -> SecureFLError:
 
 
 def name_of(function: Callable[..., Any] | None, field: str) -> str | None:
-    """`module:name`, under which a worker process finds a caller's function; None for none.
-
-    Raises:
-        ConfigError: it has no such name: a module, a lambda, a function within a function, or one
-            of the script itself.
+    """`module:name`, under which a worker process finds a caller's function; None for none. Raises
+    ConfigError: it has no such name: a module, a lambda, a function within a function, or one of
+    the script itself.
     """
     if function is None:
         return None
@@ -161,13 +158,11 @@ def name_of(function: Callable[..., Any] | None, field: str) -> str | None:
     known = module not in ("", None, "__main__") and name.isidentifier()
     if known and getattr(import_module(module), name, None) is function:
         return f"{module}:{name}"
-    raise ConfigError(
-        f"the {field} cannot be sent to worker processes, which nothing is pickled for",
-        field="runtime.workers",
-        value=name or type(function).__name__,
-        remedy=f"pass a function that a module of yours defines as {field}, or set "
-        "runtime.workers = 1",
+    problem = f"the {field} cannot be sent to worker processes, which nothing is pickled for"
+    remedy = (
+        f"pass a function that a module of yours defines as {field}, or set runtime.workers = 1"
     )
+    raise ConfigError(problem, "runtime.workers", name or type(function).__name__, remedy)
 
 
 def named(name: str | None) -> Any:

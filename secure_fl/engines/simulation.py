@@ -1,6 +1,5 @@
-"""A whole run in one process.
-
-What comes before the program, its rounds, and what the experimenter measures in between.
+"""A whole run in one process. What comes before the program, its rounds, and what the experimenter
+measures in between.
 """
 
 from __future__ import annotations
@@ -8,9 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from secure_fl.data.dataset import Dataset
+from secure_fl.engines.book import Book
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.workers import Workers
@@ -25,24 +24,6 @@ from secure_fl.federation.steps.evaluate import Evaluate
 
 Heard = Callable[[int, int, int], None]
 """Told after each answer whose it is, how many there are, and how many will be."""
-
-
-class Book(Protocol):
-    """Where a run's records go."""
-
-    records: list[RoundRecord]
-
-    def begin(self, name: str, rounds: int, finished: int) -> None:
-        """A row of rounds begins, or goes on."""
-        ...
-
-    def check(self) -> None:
-        """Refuse to go on where the records would go elsewhere."""
-        ...
-
-    def write(self, record: RoundRecord, state: State, *, save: bool) -> None:
-        """Take in a record, and save the state after it where that is asked for."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,11 +56,7 @@ class Simulation:
     known: bool
 
     def to_the_end(self, state: State) -> State:
-        """The state after the last round.
-
-        Raises:
-            SecureFLError: as `Federation.run`.
-        """
+        """The state after the last round. Raises SecureFLError: as `Federation.run`."""
         state = self.program.entered(self._before(state))
         self._measure(state)
         recalled, begun = not self.resumed, -1
@@ -93,17 +70,14 @@ class Simulation:
                 self._recall(state)
                 recalled = True
             state, record = self.rounds.run(state)
-            self.book.write(record, state, save=self._saves(state))
+            every = self.program.facts.config.runtime.checkpoint_every
+            self.book.write(record, state, save=state.place.round % every == 0)
             self._measure(state)
         if self._evaluates:
             if not recalled:
                 self._recall(state)
             self._evaluate(state)
         return state
-
-    def _saves(self, state: State) -> bool:
-        """Whether a checkpoint is due: after every so many rounds, and when a step has ended."""
-        return state.place.round % self.program.facts.config.runtime.checkpoint_every == 0
 
     def _before(self, state: State) -> State:
         """Pre-training at a server, where there is some left."""

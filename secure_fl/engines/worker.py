@@ -17,8 +17,7 @@ from torch import Tensor
 
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
-from secure_fl.engines.beside import AnswersBeside, ProgramBeside
-from secure_fl.engines.parties import prepared
+from secure_fl.engines.parties import AnswersBeside, ProgramBeside, simulated
 from secure_fl.engines.pipes import Ask
 from secure_fl.engines.sending import (
     client_of,
@@ -34,9 +33,8 @@ from secure_fl.federation.bench import Workbench
 from secure_fl.federation.client import Client
 from secure_fl.federation.factory import Factory
 from secure_fl.federation.facts import PublicFacts
-from secure_fl.federation.following import Follower
 from secure_fl.federation.observe import Seen
-from secure_fl.federation.parties.client import FederationClient, Site
+from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.release_box import ReleaseBox
@@ -48,7 +46,6 @@ from secure_fl.federation.summing import Summed
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.secure_sum.store import MemoryStore
 
 DESK = "desk"
 Tensors = dict[str, Tensor]
@@ -81,7 +78,6 @@ class TellingProgram(ProgramBeside):
         self._tell = tell
 
     def apply(self, state: State, opened: Summed) -> State:
-        """As the program's."""
         head, tensors = summed_packet(opened)
         place = [state.place.step, state.place.round]
         self._tell(head | {"about": "opened", "place": place}, tensors)
@@ -102,8 +98,7 @@ class TellingAnswers(AnswersBeside):
     def _failed(self, error: Exception) -> None:
         self._tell({"about": "error", "error": error_document(error)}, {})
         if not isinstance(error, SecureFLError):
-            remedy = "read what the run says"
-            raise TrainingError("raises", field="client", value="", remedy=remedy) from None
+            raise TrainingError("raises", "client", "", "read what the run says") from None
 
 
 class Seat:
@@ -115,20 +110,16 @@ class Seat:
 
     @property
     def over(self) -> bool:
-        """As the client's."""
         return self.taken is not None and self.taken.over
 
     @property
     def due(self) -> float | None:
-        """As the client's."""
         return None if self.taken is None else self.taken.due
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """As the client."""
         return [] if self.taken is None else self.taken.receive(data)
 
     def tick(self, now: float) -> list[Message]:
-        """As the client."""
         return [] if self.taken is None else self.taken.tick(now)
 
 
@@ -191,10 +182,7 @@ class Desk:
         for name, seat in self.seats.items():
             number = self._numbers[name]
             answers = TellingAnswers(self._clients[number], number, self._tell)
-            follow = Follower(shared.followed, head)
-            site = Site(prepared(program, answers), follow=follow)
-            person, store = self._people[name], MemoryStore(bytes_too=False)
-            seat.taken = FederationClient(person, roster, site, store=store, shared=shared)
+            seat.taken = simulated(self._people[name], roster, program, answers, shared, head)
 
     def _on_releases(self, head: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
         state = _state(tensors)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import Places
+from secure_fl.engines.parties import LocalParties
 from secure_fl.engines.pipes import Remote
 from secure_fl.engines.queue import Host
 from secure_fl.engines.sending import (
@@ -41,7 +42,7 @@ from secure_fl.engines.sending import (
     summed_of,
 )
 from secure_fl.engines.worker import DESK
-from secure_fl.errors import ConfigError, SecureFLError, TrainingError
+from secure_fl.errors import ConfigError, TrainingError
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.party import Message
 from secure_fl.federation.recorder import client_name
@@ -49,29 +50,16 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.step import Step
-from secure_fl.federation.summing import Summed
 from secure_fl.privacy.ledger import Release
 
 _MAKE = "secure_fl.engines.worker:make"
 Packet = tuple[dict[str, Any], Mapping[str, Tensor]]
 
 
-class Watcher(Protocol):
-    """What is told of clients that answer elsewhere."""
-
-    def answered(self, client: int, seen: Seen, seconds: float) -> None: ...
-
-    def failed(self, error: SecureFLError) -> None: ...
-
-    def opened_elsewhere(self, place: tuple[int, int], opened: Callable[[], Summed]) -> None: ...
-
-
 @dataclass(frozen=True)
 class Own:
-    """A caller's own functions, by name: `encoder` and `augment`, None where it has none.
-
-    Raises:
-        ConfigError: a function that workers cannot import.
+    """A caller's own functions, by name: `encoder` and `augment`, None where it has none. Raises
+    ConfigError: a function that workers cannot import.
     """
 
     encoder: str | None = None
@@ -105,11 +93,8 @@ class Worker(Remote):
         self.give(DESK, encode(head | {"do": do}, tensors))
 
     def said(self) -> dict[str, Any]:
-        """What the desk answers.
-
-        Raises:
-            SecureFLError: what was asked could not be done.
-            TrainingError: the process has ended.
+        """What the desk answers. Raises SecureFLError: what was asked could not be done;
+        TrainingError: the process has ended.
         """
         while self.busy:
             self._kept += super().collect()
@@ -124,17 +109,15 @@ class Worker(Remote):
 
     def died(self) -> TrainingError:
         """That the process has ended."""
-        return TrainingError(
-            "a worker process has ended",
-            field="runtime.workers",
-            value=f"exit status {self.status}",
-            remedy="resume the run; where the system ended it, free memory or set fewer workers",
-        )
+        problem = "a worker process has ended"
+        remedy = "resume the run; where the system ended it, free memory or set fewer workers"
+        return TrainingError(problem, "runtime.workers", f"exit status {self.status}", remedy)
 
 
 @dataclass
 class Workers:
-    """An engine, as `EmbeddedEngine`, whose clients live in worker processes.
+    """An engine, as `EmbeddedEngine`, whose clients live in worker processes. Raises ConfigError:
+    workers on a CUDA device; TrainingError: a worker did not start.
 
     Args:
         clients: everybody's examples, dealt out by size.
@@ -143,10 +126,6 @@ class Workers:
         results: where private results are kept.
         earlier: what an earlier run released, where this one goes on from its encoder.
         own: the caller's functions.
-
-    Raises:
-        ConfigError: workers on a CUDA device.
-        TrainingError: a worker did not start.
     """
 
     clients: Sequence[ClientData]
@@ -157,14 +136,12 @@ class Workers:
     own: Own = field(default_factory=Own)
 
     def __post_init__(self) -> None:
-        if self.program.factory.compute.device.type != "cpu":
-            raise ConfigError(
-                "worker processes share the processor, not a CUDA device",
-                field="runtime.workers",
-                value=self.workers,
-                remedy='set runtime.device = "cpu", or runtime.workers = 1',
-            )
-        self._watcher: Watcher | None = None
+        factory = self.program.factory
+        if factory.compute.device.type != "cpu":
+            problem = "worker processes share the processor, not a CUDA device"
+            remedy = 'set runtime.device = "cpu", or runtime.workers = 1'
+            raise ConfigError(problem, "runtime.workers", self.workers, remedy)
+        self._watcher: LocalParties | None = None
         self._scores: dict[int, Seen] = {}
         self._workers: list[Worker] = []
         try:
@@ -245,22 +222,17 @@ class Workers:
     # What parties ask of a crew
 
     def members(self) -> list[Member]:
-        """New identities of all clients; their private halves stay with them."""
         said = self._all("members", {})
         found = [Member.from_document(each) for one in said for each in one["members"]]
         return sorted(found, key=lambda member: member.name)
 
     def hosts(
-        self, roster: Roster, coordinator: Identity, first: State, head: bytes, watcher: Watcher
+        self, roster: Roster, coordinator: Identity, head: bytes, watcher: LocalParties
     ) -> list[Host]:
-        """Where the clients are parties of this federation.
-
-        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
-        """
         self._watcher = watcher
         card, signed = coordinator.member.document(), roster.sign(coordinator)
         facts = {"coordinator": card, "roster": signed.hex(), "head": head.hex()}
-        self._all("join", facts, first)
+        self._all("join", facts, watcher.watched.first)
         return list(self._workers)
 
     # Questions and answers
@@ -306,10 +278,8 @@ class Workers:
 
 
 def apart(config: FederationConfig) -> tuple[int, FederationConfig]:
-    """The number of workers, and the configuration with one.
-
-    It changes nothing that a run makes, so a run's folder leaves it out, and a run is resumed with
-    any number.
+    """The number of workers, and the configuration with one. It changes nothing that a run makes,
+    so a run's folder leaves it out, and a run is resumed with any number.
     """
     runtime = config.runtime.model_copy(update={"workers": 1})
     return config.runtime.workers, config.model_copy(update={"runtime": runtime})

@@ -39,11 +39,8 @@ def majority_accuracy(client: ClientData) -> float | None:
 
 def majorities(clients: Sequence[ClientData]) -> dict[str, float]:
     """The majority accuracy of each client that has one, by its number."""
-    return {
-        str(client.id): accuracy
-        for client in clients
-        if (accuracy := majority_accuracy(client)) is not None
-    }
+    found = {str(client.id): majority_accuracy(client) for client in clients}
+    return {client: accuracy for client, accuracy in found.items() if accuracy is not None}
 
 
 def watched(
@@ -141,16 +138,12 @@ def _places(exploded: Mapping[str, int]) -> str:
     """`client 3 at step 5, server at step 2`; step 0 stands for an update that was not finite, and
     was left out.
     """
-    places = {
-        who: f"at step {step}" if step else "until nothing was left to send"
-        for who, step in exploded.items()
-    }
-    named = [
-        f"{who if who == 'server' else f'client {who}'} {place}" for who, place in places.items()
-    ]
-    return ", ".join(named[:_NAMED]) + (
-        f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    )
+    named = []
+    for who, step in exploded.items():
+        place = f"at step {step}" if step else "until nothing was left to send"
+        named.append(f"{who if who == 'server' else f'client {who}'} {place}")
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + more
 
 
 def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
@@ -171,11 +164,8 @@ def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
         Raise("pools.local_epochs"),
         f"try a pools.lr other than {config.pools.lr:g}",
     )
-    said = (
-        f"accuracy {accuracy:.3f}, and {majority:.3f} by always giving a "
-        "client's most frequent label"
-    )
-    yield f"no better than the majority class: {said}; {remedy}"
+    said = f"accuracy {accuracy:.3f}, and {majority:.3f} by always giving a client's most frequent"
+    yield f"no better than the majority class: {said} label; {remedy}"
 
 
 def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
@@ -189,21 +179,13 @@ def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[s
     if not lower:
         return
     what, before, after = lower[0]
-    pretrain = config.pretrain
-    trained: list[Option] = (
-        [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
-    )
-    other = (
-        "load another run's encoder"
-        if pretrain.mode == "load"
-        else "choose [views] that keep what tells the labels apart"
-    )
-    private = (
-        [Raise("privacy.epsilon")]
-        if config.privacy.unit != "none" and pretrain.mode == "federated"
-        else []
-    )
-    remedy = advise(config, *private, *trained, other, Setting("pretrain.mode", "none"))
+    options: list[Option] = ["load another run's encoder"]
+    if config.pretrain.mode != "load":
+        views = "choose [views] that keep what tells the labels apart"
+        options = [Raise("pretrain.rounds"), Lower("pretrain.lr"), views]
+    if config.privacy.unit != "none" and config.pretrain.mode == "federated":
+        options.insert(0, Raise("privacy.epsilon"))
+    remedy = advise(config, *options, Setting("pretrain.mode", "none"))
     yield (
         f"pre-training lowered {what}: accuracy {before:.3f} by the random encoder, {after:.3f} by "
         f"the pre-trained one; {remedy}"

@@ -66,9 +66,8 @@ class ScorePools:
 
 @dataclass(frozen=True)
 class TrainPool:
-    """Choose a pool and train it.
-
-    With `forced`, the pool is the guide's nearest centre. The ask holds nobody's choice.
+    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre. The ask
+    holds nobody's choice.
     """
 
     round: int
@@ -80,22 +79,20 @@ class TrainPool:
 
 @dataclass(frozen=True)
 class TrainCandidate:
-    """Train a candidate from row 0 of `pools`.
-
-    HypCluster's start only: it shows a client's model.
-    """
+    """Train a candidate from row 0 of `pools`: HypCluster's start, which shows a client's model."""
 
     pools: PoolSet
 
 
+Training = TrainEncoder | TrainPool
+"""Asks for an update."""
 Ask = TrainEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
 
 
 @dataclass(frozen=True)
 class PoolScore:
-    """A client's choice, and how it fares with it.
-
-    It stays with the client but for what a sum takes of it.
+    """A client's choice, and how it fares with it. It stays with the client but for what a sum
+    takes of it.
 
     Attributes:
         choice: the pool.
@@ -111,6 +108,6 @@ class PoolScore:
     test_balanced: float | None = None
 
 
-def step_of(ask: TrainEncoder | TrainPool) -> Literal["pretrain", "cluster"]:
+def step_of(ask: Training) -> Literal["pretrain", "cluster"]:
     """The name of the step that asks for an update."""
     return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"

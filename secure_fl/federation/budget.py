@@ -74,11 +74,9 @@ class BudgetGate:
             unit = PrivacyUnit(config.unit) if self.covers_run else PrivacyUnit.EXAMPLE
             epsilon = config.epsilon if self.covers_run else config.sketch_epsilon
             self.budget = Budget(epsilon, config.delta, unit, Adjacency(config.adjacency))
-            self.ledger = (
-                PrivacyLedger.load(path)
-                if resumed and path is not None
-                else PrivacyLedger(self.budget)
-            )
+            self.ledger = PrivacyLedger(self.budget)
+            if resumed and path is not None:
+                self.ledger = PrivacyLedger.load(path)
             if not resumed:
                 self._save()
             kept = None if state is None else state.mark(LEDGER)
@@ -86,19 +84,15 @@ class BudgetGate:
 
     def follows(self, marks: Iterable[tuple[str, Mark]]) -> None:
         """Check that the ledger begins with everything that it held when these marks were taken;
-        each with where it was found.
-
-        Raises:
-            PrivacyError: it was deleted, shortened, reordered, or put back to an earlier one.
+        each with where it was found. Raises PrivacyError: it was deleted, shortened, reordered, or
+        put back to an earlier one.
         """
         for problem in [] if self.ledger is None else self.ledger.lost(marks):
             remedy = (
                 "put back the ledger that the run wrote last, or start a new run: what was "
                 "released counts there too"
             )
-            raise PrivacyError(
-                problem, field="ledger", value=self._path and self._path.name, remedy=remedy
-            )
+            raise PrivacyError(problem, "ledger", self._path and self._path.name, remedy)
 
     def admit(
         self, releases: Sequence[Release], answers: Callable[[str], int] = lambda _: 1
@@ -141,20 +135,17 @@ class BudgetGate:
         config = folder.read_config()
         remedy = "load an encoder that was trained with privacy, or on a set of the server's own"
         folder.read_summary()
-        earlier = (
-            PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)
-        )
+        private = config.privacy.unit != "none"
+        earlier = PrivacyLedger.load(folder.ledger) if private else PrivacyLedger()
         if config.pretrain.mode == "centralized" and not earlier.releases:
             return
         problems = earlier.lost(folder.marks())
-        if config.privacy.unit == "none":
+        if not private:
             problems = ["was trained without privacy"]
         elif not problems and not earlier.subjects(self.budget.unit):
             problems = [f"protects another unit than one {self.budget.unit}"]
         for problem in problems:
-            raise PrivacyError(
-                problem, field="pretrain.load_from", value=str(folder.path), remedy=remedy
-            )
+            raise PrivacyError(problem, "pretrain.load_from", str(folder.path), remedy)
         self.admit(taken_over(earlier, range(clients)))
 
     def state(self, claims: Sequence[PrivacyClaim]) -> None:

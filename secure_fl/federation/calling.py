@@ -55,11 +55,7 @@ class Call:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Call:
-        """The call that `document` wrote, checked.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """The call that `document` wrote, checked. Raises RefusedError: `malformed`."""
         found = fields(value, "call", _CALL)
         names = found["left_out"]
         if not all(isinstance(name, str) for name in names) or names != sorted(set(names)):
@@ -76,11 +72,9 @@ def cohort_names(plan: Plan, form: SumForm) -> tuple[str, ...]:
 
 
 def round_plans(plan: Plan, roster: Roster, form: SumForm, call: Call) -> tuple[RoundPlan, ...]:
-    """The plan of a round's sum; one for each group where clients are summed in groups.
-
-    Raises:
-        RoundRefusedError: `too-few` clients are left of the cohort, or of one of its groups.
-        RefusedError: `malformed`: somebody is left out who was not asked.
+    """The plan of a round's sum; one for each group where clients are summed in groups. Raises
+    RoundRefusedError: `too-few` clients are left of the cohort, or of one of its groups;
+    RefusedError: `malformed`: somebody is left out who was not asked.
     """
     cohort = cohort_names(plan, form)
     if not set(call.left_out) <= set(cohort):
@@ -102,7 +96,7 @@ def _round_plan(
     open_fewest = min(opening.fewest, len(group))
     try:
         if not asked:  # which a plan of a sum takes for everybody
-            raise SecureSumError("nobody", field="cohort", value=0, remedy="wait for clients")
+            raise SecureSumError("nobody", "cohort", 0, "wait for clients")
         rules = plan.rules(len(group))
         return RoundPlan(
             plan.protection,
@@ -128,12 +122,10 @@ def _round_plan(
             context=_named(b"call", plan, [call.document(), place]),
         )
     except (ConfigError, SecureSumError) as error:
+        problem = f"no round with those who are left: {error.problem}"
+        remedy = "wait for more of the cohort, or begin another federation"
         raise RoundRefusedError(
-            RoundReason.TOO_FEW,
-            f"no round with those who are left: {error.problem}",
-            field=error.field,
-            value=len(asked),
-            remedy="wait for more of the cohort, or begin another federation",
+            RoundReason.TOO_FEW, problem, error.field, len(asked), remedy
         ) from None
 
 

@@ -58,14 +58,11 @@ class CentralSet:
     @classmethod
     def behind(cls, pretrain: PretrainConfig, data: Dataset | None) -> CentralSet | None:
         """The set that the encoder of a run is trained on at a server, in that run or in one before
-        it; None where no server may have one.
+        it; None where no server may have one. Raises RunFolderError: the record of the run whose
+        encoder is loaded does not tell, or is damaged.
 
         Args:
             data: the set of this run's own server, in mode `centralized`.
-
-        Raises:
-            RunFolderError: the record of the run whose encoder is loaded does not tell, or
-                is damaged.
         """
         if data is not None:
             salt = os.urandom(_SALT)
@@ -86,17 +83,14 @@ class CentralSet:
         resumed: RunFolder | None = None,
     ) -> CentralSet | None:
         """The set that a server trains a run's encoder on, or has trained it on, checked to hold no
-        private example of the clients.
+        private example of the clients. Raises PrivacyError: as `check`; RunFolderError: as `behind`
+        and `recorded`.
 
         Args:
             data: the set of this run's own server, in mode `centralized`.
             held: the clients' examples that are compared with it.
             resumed: a run that has loaded its encoder already, and whose own record says what that
                 has seen.
-
-        Raises:
-            PrivacyError: as `check`.
-            RunFolderError: as `behind` and `recorded`.
         """
         if resumed is not None and pretrain.mode == "load":
             seen: CentralSet | None = cls.recorded(resumed)
@@ -137,13 +131,11 @@ class CentralSet:
 
 
 def central_data(config: FederationConfig, like: Dataset) -> Dataset | None:
-    """The set of centralized pre-training, None in other modes.
+    """The set of centralized pre-training, None in other modes. Raises DataError: it cannot be
+    read, or looks otherwise.
 
     Args:
         like: a client's examples, which it must look like.
-
-    Raises:
-        DataError: it cannot be read, or looks otherwise.
     """
     source = config.pretrain.source
     if config.pretrain.mode != "centralized" or source is None:

@@ -69,13 +69,10 @@ class _Manifest:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
     """Write a checkpoint under `folder` so that a crash at any moment leaves the previous one
-    whole; keep the last two.
+    whole; keep the last two. Raises FileError: it cannot be written.
 
     Args:
         told: is told the state and the checkpoint's digest before the checkpoint is there.
-
-    Raises:
-        FileError: it cannot be written.
     """
     _write(folder, checkpoint, told)
     for old in _found(folder)[:-_KEPT]:
@@ -109,11 +106,8 @@ def _write(folder: Path, checkpoint: Checkpoint, told: Told) -> Path:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint under `folder`, or None where there is none.
-
-    Raises:
-        RunFolderError: it is damaged, or of another version.
-        FileError: it cannot be read.
+    """The newest checkpoint under `folder`, or None where there is none. Raises RunFolderError: it
+    is damaged, or of another version; FileError: it cannot be read.
     """
     found = _found(folder)
     if not found:

@@ -1,7 +1,5 @@
-"""One client.
-
-It holds a replica's steps, its own examples, and a protection; it answers for its place in a round,
-and nothing else.
+"""One client. It holds a replica's steps, its own examples, and a protection; it answers for its
+place in a round, and nothing else.
 """
 
 from __future__ import annotations
@@ -30,9 +28,8 @@ from secure_fl.secure_sum.grid import Blocks
 
 
 class Client:
-    """Answers of one client; see `program.Answers`.
-
-    It keeps nothing between rounds but what it has released.
+    """Answers of one client; see `program.Answers`. It keeps nothing between rounds but what it has
+    released.
 
     Attributes:
         local: its examples, and what it computes with.
@@ -76,10 +73,8 @@ class Client:
 
     @property
     def sketch(self) -> ClientSketch:
-        """What the client answers about its sketch.
-
-        Raises:
-            ConfigError: pools do not start from sketches.
+        """What the client answers about its sketch. Raises ConfigError: pools do not start from
+        sketches.
         """
         return self.local.sketch
 
@@ -115,9 +110,8 @@ class Client:
         return self._sketched(self._given(state))
 
     def recall(self, state: State) -> None:
-        """Take up again the sketch that was released before this process began.
-
-        It is taken from where it is stored, and released anew where it is gone.
+        """Take up again the sketch that was released before this process began. It is taken from
+        where it is stored, and released anew where it is gone.
         """
         self._take_up(state)
         self.sketch.give(self._given(state))

@@ -52,15 +52,12 @@ def plan_clients(
     config: FederationConfig, roster: int, model: int, pool: tuple[int, int]
 ) -> ClientPlan:
     """The plan with the smallest noise that keeps the run within the budget, or with the noise that
-    is set.
+    is set. Raises PrivacyError: the roster is too small, or no noise of a sensible size is enough.
 
     Args:
         roster: number of clients.
         model: length of the vector that pre-training sends.
         pool: lengths of the shared and of the pooled part that the cluster phase sends.
-
-    Raises:
-        PrivacyError: the roster is too small, or no noise of a sensible size is enough.
     """
     privacy = config.privacy
 
@@ -94,15 +91,12 @@ def _level(
     privacy = config.privacy
     n_min = ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients
     if n_min <= privacy.colluders:
-        remedy = (
-            f"set it above privacy.colluders = {privacy.colluders}, with as many clients at least, "
-            "or lower privacy.colluders"
-        )
-        problem = (
-            f"no honest client is left among the fewest survivors, {n_min} of {roster} clients"
-        )
         raise PrivacyError(
-            problem, field="privacy.min_clients", value=privacy.min_clients, remedy=remedy
+            f"no honest client is left among the fewest survivors, {n_min} of {roster} clients",
+            "privacy.min_clients",
+            privacy.min_clients,
+            f"set it above privacy.colluders = {privacy.colluders}, with as many clients at least, "
+            "or lower privacy.colluders",
         )
     try:
         return _mechanism(config, roster, noise, n_min, pools, shared, pooled)
@@ -119,9 +113,7 @@ def _in_settings(
     privacy = config.privacy
     if error.field == "count_noise":
         remedy = "leave it out, lower it, or raise privacy.false_pass or security.min_pool_clients"
-        return PrivacyError(
-            error.problem, field="privacy.count_noise", value=privacy.count_noise, remedy=remedy
-        )
+        return PrivacyError(error.problem, "privacy.count_noise", privacy.count_noise, remedy)
     if error.field != "levels":
         return error
     steps = 2**privacy.scale_bits
@@ -132,7 +124,7 @@ def _in_settings(
         remedy = f"at least {least:.3g}, or leave it out, which calibrates it"
     else:
         remedy = "leave it out, which calibrates it, or take fewer clients or pools"
-    return PrivacyError(error.problem, field="privacy.noise", value=noise, remedy=remedy)
+    return PrivacyError(error.problem, "privacy.noise", noise, remedy)
 
 
 def _mechanism(

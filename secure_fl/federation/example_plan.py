@@ -68,14 +68,8 @@ class ExamplePlan:
 
     def events(self) -> list[Event]:
         """All that the client releases."""
-        return [
-            *self.fixed,
-            *(
-                steps.planned(self.noise, steps.rounds)
-                for steps in (self.pretrain, self.pools)
-                if steps is not None
-            ),
-        ]
+        trained = [steps for steps in (self.pretrain, self.pools) if steps is not None]
+        return [*self.fixed, *(steps.planned(self.noise, steps.rounds) for steps in trained)]
 
 
 def plan_examples(
@@ -92,14 +86,12 @@ def plan_examples(
     """
     config, pretrain, pools = factory.facts.calibrated_for, None, None
     if config.pretrain.mode == "federated":
-        pretrain = Steps.of(
-            TrainingPath(factory, "pretrain"), config.pretrain, examples, config.pretrain.rounds
-        )
+        path = TrainingPath(factory, "pretrain")
+        pretrain = Steps.of(path, config.pretrain, examples, config.pretrain.rounds)
     trained = labelled if config.pools.task == "supervised" else examples
     if config.pools.enabled and trained >= 2:
-        pools = Steps.of(
-            TrainingPath(factory, "cluster"), config.pools, trained, config.pools.rounds
-        )
+        path = TrainingPath(factory, "cluster")
+        pools = Steps.of(path, config.pools, trained, config.pools.rounds)
     fixed, noise = fixed_releases(factory), config.privacy.noise
     if noise is None:
         budget = config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency)
@@ -111,13 +103,9 @@ def chooses_by_loss(config: FederationConfig) -> bool:
     """Whether pools are chosen through the exponential mechanism; else by the released sketch, or
     there is nothing to choose.
     """
-    example = config.privacy.unit == "example"
-    return (
-        example
-        and config.pools.enabled
-        and config.pools.count > 1
-        and config.privacy.chooses_by_loss(config.pools.start)
-    )
+    pools, privacy = config.pools, config.privacy
+    several = privacy.unit == "example" and pools.enabled and pools.count > 1
+    return several and privacy.chooses_by_loss(pools.start)
 
 
 def chooses_in(config: FederationConfig, round_number: int) -> bool:

@@ -44,24 +44,22 @@ def go_on(
     digest_of: Callable[[FederationConfig], str],
     names: Sequence[str],
 ) -> tuple[State | None, Factory]:
-    """The state that a run goes on from, if there is one, and its factory.
-
-    Where its lengths are others than it was made with, the folder says so from here on.
+    """The state that a run goes on from, if there is one, and its factory. Where its lengths are
+    others than it was made with, the folder says so from here on. Raises RunFolderError: something
+    else was changed, or the lengths cannot be; PrivacyError: the budget does not hold so many.
 
     Args:
         factory: of the configuration as it is asked for now.
         digest_of: a configuration -> what the first lines of its file must say.
         names: of the program's steps, in order.
-
-    Raises:
-        RunFolderError: something else was changed, or the lengths cannot be.
-        PrivacyError: the budget does not hold so many rounds.
     """
     config, begun = factory.facts.config, folder.begun_as()
     changed = begun[-1][0] != config
     if changed:
         check_lengths_only(begun[-1][0], config)
-    digests = _digests(folder, begun, digest_of)
+    if any(digest_of(earlier) != digest for earlier, digest in begun):
+        raise folder.of_another_run()
+    digests = [digest for _, digest in begun]
     state = folder.restore(*digests)
     if not changed and len(begun) == 1:
         return state, factory
@@ -76,17 +74,6 @@ def go_on(
         folder.rewind(back, digests[-1], kept)
         state = folder.restore(*digests)
     return state, factory
-
-
-def _digests(
-    folder: RunFolder,
-    begun: Sequence[tuple[FederationConfig, str]],
-    digest_of: Callable[[FederationConfig], str],
-) -> list[str]:
-    """The digests of all configurations that the run has had, each as it must be."""
-    if any(digest_of(earlier) != digest for earlier, digest in begun):
-        raise folder.of_another_run()
-    return [digest for _, digest in begun]
 
 
 def _check_coming(
@@ -152,25 +139,18 @@ def changed_settings(
 
 
 def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
-    """Refuse a run that would go on with anything changed but its lengths.
-
-    Raises:
-        RunFolderError: it names every other setting that differs, or a schedule that follows
-            the length.
+    """Refuse a run that would go on with anything changed but its lengths. Raises RunFolderError:
+    it names every other setting that differs, or a schedule that follows the length.
     """
     changed = changed_settings(old, new)
     others = [name for name in changed if name not in LENGTHS.values()]
     if others:
-        told = {name: changed[name][1] for name in others}
-        problem = (
-            f"was made with another configuration, which differs in {', '.join(others)}; only "
-            f"{' and '.join(LENGTHS.values())} may change"
-        )
         raise RunFolderError(
-            problem,
-            field=others[0],
-            value=told,
-            remedy="leave the rest as the run's config.toml has it, or start a new run",
+            f"was made with another configuration, which differs in {', '.join(others)}; only "
+            f"{' and '.join(LENGTHS.values())} may change",
+            others[0],
+            {name: changed[name][1] for name in others},
+            "leave the rest as the run's config.toml has it, or start a new run",
         )
     for table, name in (("pretrain", "pretrain.rounds"), ("pools", "pools.rounds")):
         if name in changed and getattr(new, table).schedule == "cosine":
@@ -178,27 +158,20 @@ def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
                 f'{table}.schedule = "cosine" spread the learning rate over {changed[name][0]} '
                 "rounds, and it has come to its end"
             )
-            raise RunFolderError(
-                problem,
-                field=name,
-                value=changed[name][1],
-                remedy="start a new run, or choose a constant schedule there",
-            )
+            remedy = "start a new run, or choose a constant schedule there"
+            raise RunFolderError(problem, name, changed[name][1], remedy)
 
 
 def rewound(
     state: State, names: Sequence[str], lines: Sequence[str], config: FederationConfig
 ) -> tuple[State, int]:
     """The state from which a run has all rounds before it that its configuration asks for, and the
-    lines of `metrics.jsonl` up to there.
+    lines of `metrics.jsonl` up to there. Raises RunFolderError: fewer rounds are asked for than
+    there have been, or more of a phase after which others have begun.
 
     Args:
         names: of the program's steps in order.
         lines: the phase of each line that belongs to the state.
-
-    Raises:
-        RunFolderError: fewer rounds are asked for than there have been, or more of a phase after
-            which others have begun.
     """
     done, central = Counter(lines), config.pretrain.mode == "centralized"
     for name, field in LENGTHS.items():
@@ -208,8 +181,7 @@ def rewound(
         asked, step = length_of(config, name), 0 if at_a_server else names.index(name)
         if asked < done[name]:
             remedy = f"at least {done[name]}, the rounds that there have been"
-            problem = f"{done[name]} rounds are done"
-            raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
+            raise RunFolderError(f"{done[name]} rounds are done", field, asked, remedy)
         ended = "encoder" in state.tensors if at_a_server else state.place.step > step
         if not ended or asked == done[name]:
             continue
@@ -228,8 +200,7 @@ def _check_nothing_begun(name: str, field: str, asked: int, lines: Sequence[str]
             f"leave it at {done}; a new run with more rounds can begin its "
             "pools from a better encoder"
         )
-        problem = f"{later[0]} has begun from this encoder"
-        raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
+        raise RunFolderError(f"{later[0]} has begun from this encoder", field, asked, remedy)
 
 
 def _back(state: State, name: str, rounds: int, step: int) -> State:

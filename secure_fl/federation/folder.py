@@ -51,35 +51,20 @@ _LONGEST = 1 << 32
 
 
 def check_bare(path: Path) -> None:
-    """Refuse a place for a new run where something is.
-
-    Raises:
-        RunFolderError: a folder that holds something.
-        FileError: a file; or nobody can say.
+    """Refuse a place for a new run where something is. Raises RunFolderError: a folder that holds
+    something; FileError: a file; or nobody can say.
     """
     if is_file(path):
-        raise FileError(
-            "is a file",
-            field="out",
-            value=str(path),
-            remedy="name a folder that is empty or does not exist yet",
-        )
+        remedy = "name a folder that is empty or does not exist yet"
+        raise FileError("is a file", "out", str(path), remedy)
     if above := next((parent for parent in path.absolute().parents if is_file(parent)), None):
         remedy = "check the path, and name a folder that is empty or does not exist yet"
-        raise FileError(
-            f"cannot be written to: {above.name} is a file",
-            field="out",
-            value=str(path),
-            remedy=remedy,
-        )
+        raise FileError(f"cannot be written to: {above.name} is a file", "out", str(path), remedy)
     if not is_bare(path):
-        going_on = (
-            ", or continue its run with --resume (from Python: resume=True)"
-            if is_file(RunFolder(path).config)
-            else ""
-        )
-        remedy = f"choose another folder with --out, or empty it{going_on}"
-        raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
+        remedy = "choose another folder with --out, or empty it"
+        if is_file(RunFolder(path).config):
+            remedy += ", or continue its run with --resume (from Python: resume=True)"
+        raise RunFolderError("already holds something", "out", str(path), remedy)
 
 
 class RunFolder:
@@ -101,11 +86,9 @@ class RunFolder:
 
     @classmethod
     def new(cls, path: Path) -> RunFolder:
-        """An empty folder, made where there is none; it holds no run before `begin`.
-
-        Raises:
-            RunFolderError: the folder already holds something.
-            FileError: it is a file, or cannot be made.
+        """An empty folder, made where there is none; it holds no run before `begin`. Raises
+        RunFolderError: the folder already holds something; FileError: it is a file, or cannot be
+        made.
         """
         check_bare(path)
         make_folder(path, tighten=True)
@@ -135,58 +118,41 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, field: str = "run folder") -> RunFolder:
-        """An existing run's folder.
+        """An existing run's folder. Raises RunFolderError: there is no run.
 
         Args:
             field: where the caller named it, for the error.
-
-        Raises:
-            RunFolderError: there is no run.
         """
         folder = cls(path)
         if not is_file(folder.config):
-            raise RunFolderError(
-                "holds no run",
-                field=field,
-                value=str(path),
-                remedy="name the folder that `secure-fl run` wrote",
-            )
+            remedy = "name the folder that `secure-fl run` wrote"
+            raise RunFolderError("holds no run", field, str(path), remedy)
         return folder
 
     @property
     def run(self) -> str:
-        """The run's name in the user's state directory: random, made when it began.
-
-        Raises:
-            RunFolderError: `config.toml` does not begin with it any more, or was cut short.
+        """The run's name in the user's state directory: random, made when it began. Raises
+        RunFolderError: `config.toml` does not begin with it any more, or was cut short.
         """
         return self._configs.ends().run
 
     def read_config(self, overrides: Sequence[str] = ()) -> FederationConfig:
-        """The resolved configuration, with `a.b=c` overrides.
-
-        Raises:
-            RunFolderError: the file lost its first or last line, as one does that was emptied or
-                cut: settings would read as their defaults.
-            ConfigError: it is damaged otherwise.
+        """The resolved configuration, with `a.b=c` overrides. Raises RunFolderError: the file lost
+        its first or last line, as one does that was emptied or cut: settings would read as their
+        defaults; ConfigError: it is damaged otherwise.
         """
         return self._configs.read(overrides)
 
     def begun_as(self) -> list[tuple[FederationConfig, str]]:
         """The configurations that the run has had, oldest first and its own last, each with the
-        digest in its first lines.
-
-        Raises:
-            RunFolderError: one is damaged or names another run.
-            ConfigError: likewise.
+        digest in its first lines. Raises RunFolderError: one is damaged or names another run;
+        ConfigError: likewise.
         """
         return self._configs.all()
 
     def change(self, config: FederationConfig, digest: str) -> None:
         """Go on with other lengths: the configuration is kept as `configs/N.toml`, then replaced
-        under the same name of the run.
-
-        A crash in between leaves the run as it was.
+        under the same name of the run. A crash in between leaves the run as it was.
         """
         self.check_own()
         self._configs.replace(config, digest)
@@ -207,11 +173,7 @@ class RunFolder:
         return Manifest.of(self.read_config())
 
     def view(self, path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a file's document is written.
-
-        Raises:
-            RunFolderError: a field has no tag.
-        """
+        """What of a file's document is written. Raises RunFolderError: a field has no tag."""
         return self.manifest.view(path.relative_to(self.path).as_posix(), document)
 
     def write(self, path: Path, document: Mapping[str, Any]) -> None:
@@ -221,78 +183,47 @@ class RunFolder:
             write_json(path, kept)
 
     def read_summary(self) -> Summary:
-        """The run's results.
-
-        Raises:
-            RunFolderError: the run has not finished, or the file is damaged, or has fields that
-                this version does not know.
+        """The run's results. Raises RunFolderError: the run has not finished, or the file is
+        damaged, or has fields that this version does not know.
         """
         if not is_file(self.summary):
             remedy = (
                 f"finish it with `secure-fl run --resume {self.path}`, from Python with "
                 f"Federation(...).run({str(self.path)!r}, resume=True)"
             )
-            raise RunFolderError(
-                "the run is not finished", field="run folder", value=str(self.path), remedy=remedy
-            )
-        return read_json(
-            self.summary,
-            Summary,
-            f"delete it and write it again with `secure-fl run --resume {self.path}`",
-        )
+            raise RunFolderError("the run is not finished", "run folder", str(self.path), remedy)
+        remedy = f"delete it and write it again with `secure-fl run --resume {self.path}`"
+        return read_json(self.summary, Summary, remedy)
 
     def read_metrics(self) -> list[RoundRecord]:
-        """All rounds so far.
-
-        Raises:
-            RunFolderError: a line is damaged, or has fields that this version does not know.
+        """All rounds so far. Raises RunFolderError: a line is damaged, or has fields that this
+        version does not know.
         """
         return [_record(number, line) for number, line in enumerate(self._read_lines(), 1)]
 
     def check_own(self) -> None:
         """Refuse to go on in a forked copy of the process that holds the folder, and where the
-        folder is not the one that it holds.
-
-        Raises:
-            RunFolderError: this is a copy; or the folder was moved or deleted, and what is there
-                now is nobody's or another run's.
+        folder is not the one that it holds. Raises RunFolderError: this is a copy; or the folder
+        was moved or deleted, and what is there now is nobody's or another run's.
         """
         if os.getpid() != self._process:
-            remedy = (
-                "let the process that began the run go on, or wait until it has ended and resume"
-            )
-            raise RunFolderError(
-                f"is in use by process {self._process}, a copy of which this is",
-                field="folder",
-                value=str(self.path),
-                remedy=remedy,
-            )
+            problem = f"is in use by process {self._process}, a copy of which this is"
+            remedy = "let the process that began the run go on, or wait for its end and resume"
+            raise RunFolderError(problem, "folder", str(self.path), remedy)
         if lock_of(self.path) != self._lock:
-            remedy = (
-                "leave a folder where it is while its run goes on; resume the run where it is now"
-            )
-            raise RunFolderError(
-                "was moved, deleted or replaced while its run was under way",
-                field="folder",
-                value=str(self.path),
-                remedy=remedy,
-            )
+            problem = "was moved, deleted or replaced while its run was under way"
+            remedy = "leave a folder where it is while its run goes on; resume it where it is now"
+            raise RunFolderError(problem, "folder", str(self.path), remedy)
 
     def of_another_run(self) -> RunFolderError:
         """What is raised where a folder is resumed with what it was not made with."""
+        problem = "was made with another configuration, data or encoder"
         remedy = "resume with the run's own configuration, data and encoder, or start a new run"
-        return RunFolderError(
-            "was made with another configuration, data or encoder",
-            field="run folder",
-            value=str(self.path),
-            remedy=remedy,
-        )
+        return RunFolderError(problem, "run folder", str(self.path), remedy)
 
     def append(self, record: RoundRecord) -> None:
-        """Add a round to `metrics.jsonl`.
-
-        Raises:
-            FileError: it cannot be written; the file is as it was.
+        """Add a round to `metrics.jsonl`. Raises FileError: it cannot be written; the file is as it
+        was.
         """
         self.check_own()
         kept = self.view(self.metrics, document(record))
@@ -310,15 +241,12 @@ class RunFolder:
 
     def restore(self, *digests: str) -> State | None:
         """State of the newest checkpoint, None where there is none; lines of `metrics.jsonl` that
-        came after it are cut.
+        came after it are cut. Raises RunFolderError: the checkpoint is damaged, or the run is one
+        with another configuration, other data or another encoder.
 
         Args:
             digests: of what the run was made with, oldest first; the last is what its configuration
                 says, any may be the checkpoint's.
-
-        Raises:
-            RunFolderError: the checkpoint is damaged, or the run is one with another configuration,
-                other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
         if digests[-1] != self._configs.ends().digest or (
@@ -328,34 +256,22 @@ class RunFolder:
         written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
         kept = written[:lines]
         if len(kept) < lines:
-            raise RunFolderError(
-                "has lost rounds",
-                field="metrics.jsonl",
-                value=f"{len(kept)} of {lines} lines",
-                remedy="start a new run",
-            )
+            problem, remedy = "has lost rounds", "start a new run"
+            raise RunFolderError(problem, "metrics.jsonl", f"{len(kept)} of {lines} lines", remedy)
         write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._lines = len(kept)
         return None if checkpoint is None else checkpoint.state
 
     def marks(self) -> list[tuple[str, Mark]]:
         """How far the ledger had come at the last recorded round, at the newest checkpoint and in
-        the summary, where they say so.
-
-        Raises:
-            RunFolderError: one of them is damaged.
+        the summary, where they say so. Raises RunFolderError: one of them is damaged.
         """
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
         last = _record(len(lines), lines[-1]).metrics if lines else Metrics()
         charged = self.read_summary().charged if is_file(self.summary) else None
-        found = (
-            last.ledger,
-            None if charged is None else charged.ledger,
-            None if checkpoint is None else checkpoint.ledger,
-        )
-        return [
-            (where, mark) for where, mark in zip(MARKED, found, strict=True) if mark is not None
-        ]
+        found = [None if one is None else one.ledger for one in (last, charged, checkpoint)]
+        known = zip(MARKED, found, strict=True)
+        return [(where, mark) for where, mark in known if mark is not None]
 
     def _read_lines(self) -> list[bytes]:
         """Whole lines of `metrics.jsonl`; half a line at its end, of a process that was killed,
@@ -368,6 +284,5 @@ class RunFolder:
 
 def _record(number: int, line: bytes) -> RoundRecord:
     remedy = "restore the file the run wrote, or start a new run"
-    return parse_json(
-        line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy
-    )
+    where = f"line {number}"
+    return parse_json(line, RoundRecord, field="metrics.jsonl", value=where, remedy=remedy)

@@ -22,19 +22,15 @@ _REMEMBERED = 16
 
 @dataclass
 class Checked:
-    """Rows of lines that continue each other: what clients of one process checked already.
-
-    They are found by the very bytes that each was shown.
+    """Rows of lines that continue each other: what clients of one process checked already. They are
+    found by the very bytes that each was shown.
     """
 
     _heads: dict[bytes, bytes] = field(default_factory=dict, repr=False)
 
     def head(self, before: bytes, lines: Sequence[bytes]) -> bytes:
-        """The head that these lines lead to.
-
-        Raises:
-            RefusedError: `malformed`: one is no line of a transcript.
-            RoundRefusedError: `forked`: they do not continue `before`, or each other.
+        """The head that these lines lead to. Raises RefusedError: `malformed`: one is no line of a
+        transcript; RoundRefusedError: `forked`: they do not continue `before`, or each other.
         """
         name = blake3(before)
         for data in lines:
@@ -65,24 +61,19 @@ class Follower:
         self._checked, self.head = checked or Checked(), head
 
     def __call__(self, lines: Sequence[bytes]) -> bytes:
-        """Take the next lines: the new head, which without any is the one that it has.
-
-        Raises:
-            RefusedError, RoundRefusedError: as `Checked.head`; the head is as it was.
+        """Take the next lines: the new head, which without any is the one that it has. Raises
+        RefusedError, RoundRefusedError: as `Checked.head`; the head is as it was.
         """
         self.head = self._checked.head(self.head, lines) if lines else self.head
         return self.head
 
 
 class KeptFollower:
-    """One client's own copy of a transcript, over any number of lives.
+    """One client's own copy of a transcript, over any number of lives. Raises RefusedError:
+    `malformed`: the file is damaged; FileError: it cannot be read or written.
 
     Args:
         path: of its file, in its party's folder; begun where there is none.
-
-    Raises:
-        RefusedError: `malformed`: the file is damaged.
-        FileError: it cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,11 +81,8 @@ class KeptFollower:
         self._path, self._heads = path, [START, *(line.head for line in told.lines())]
 
     def __call__(self, lines: Sequence[bytes]) -> bytes:
-        """Take the next lines; those that an earlier life took may come again.
-
-        Raises:
-            RoundRefusedError: `forked`.
-            FileError: one cannot be written.
+        """Take the next lines; those that an earlier life took may come again. Raises
+        RoundRefusedError: `forked`; FileError: one cannot be written.
         """
         for data in lines:
             line = Line.read(bytes(data))

@@ -49,11 +49,9 @@ class Grouping:
     @classmethod
     def of(cls, security: SecurityConfig) -> Grouping | None:
         """The run's; None where all clients are in one sum."""
-        return (
-            None
-            if security.robust == "none"
-            else cls(security.robust, security.group_size, security.trim)
-        )
+        if security.robust == "none":
+            return None
+        return cls(security.robust, security.group_size, security.trim)
 
     @property
     def needed(self) -> int:
@@ -94,11 +92,8 @@ class Grouping:
 
 
 def check_groups(config: FederationConfig, clients: int) -> None:
-    """Refuse a run whose rounds call too few clients for as many groups as its robust
-    average needs.
-
-    Raises:
-        ConfigError: naming the size, the cohort and the remedy.
+    """Refuse a run whose rounds call too few clients for as many groups as its robust average
+    needs. Raises ConfigError: naming the size, the cohort and the remedy.
     """
     grouping = Grouping.of(config.security)
     if grouping is None:
@@ -110,14 +105,11 @@ def check_groups(config: FederationConfig, clients: int) -> None:
     for name, (runs, settings) in phases.items():
         cohort = settings.cohort_size(clients)
         if runs and cohort // grouping.size < grouping.needed:
-            problem = (
-                f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and "
-                f"{grouping.how} needs {grouping.needed}"
-            )
-            remedy = (
-                f"at most {max(1, cohort // grouping.needed)}, more clients, "
-                'or security.robust = "none"'
-            )
             raise ConfigError(
-                problem, field="security.group_size", value=grouping.size, remedy=remedy
+                f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and "
+                f"{grouping.how} needs {grouping.needed}",
+                "security.group_size",
+                grouping.size,
+                f"at most {max(1, cohort // grouping.needed)}, more clients, "
+                'or security.robust = "none"',
             )

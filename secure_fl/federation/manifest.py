@@ -48,23 +48,18 @@ class Manifest:
 
     def view(self, file: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a file's document that are written; empty where all are the experimenter's
-        and left out.
+        and left out. Raises RunFolderError: a field, or the file, has no tag.
 
         Args:
             file: its path within the run's folder, such as `model/model.json`.
             document: names and values, nested as they will be written.
-
-        Raises:
-            RunFolderError: a field, or the file, has no tag.
         """
         kept = self._kept(document, self._rules(file), file)
         return {} if kept is _LEFT_OUT else dict(kept)
 
     def seen(self, file: str, record: R) -> R:
-        """A record as it reads once it is written: without the fields that are left out.
-
-        Raises:
-            RunFolderError: a field has no tag.
+        """A record as it reads once it is written: without the fields that are left out. Raises
+        RunFolderError: a field has no tag.
         """
         kept = json.dumps(self.view(file, document(record)), allow_nan=False).encode()
         return parse_json(kept, type(record), field=file, value="not shown", remedy=_TAG)
@@ -138,11 +133,8 @@ class Manifest:
         return value
 
 
-class _LeftOut:
-    """Stands for a field that is not written."""
-
-
-_LEFT_OUT = _LeftOut()
+_LEFT_OUT = object()
+"""Stands for a field that is not written."""
 
 
 def _untagged(where: str) -> RunFolderError:

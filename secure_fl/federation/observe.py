@@ -1,6 +1,5 @@
-"""What an experimenter reads off a simulation: no part of the protocol, and in no deployment.
-
-What follows from opened sums alone is a step's `monitor` instead.
+"""What an experimenter reads off a simulation: no part of the protocol, and in no deployment. What
+follows from opened sums alone is a step's `monitor` instead.
 """
 
 from __future__ import annotations

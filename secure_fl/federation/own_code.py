@@ -27,11 +27,8 @@ def encoder_maker(
     encoder: object, config: FederationConfig, shape: tuple[int, ...]
 ) -> Callable[[int], nn.Module]:
     """seed -> a fresh encoder: of the configuration's, a copy of the caller's initialised anew, or
-    what the caller's function makes.
-
-    Raises:
-        ModelError: no module and no function that makes one, or it does not work on noise in the
-            examples' shape.
+    what the caller's function makes. Raises ModelError: no module and no function that makes one,
+    or it does not work on noise in the examples' shape.
     """
     if encoder is None:
         return lambda seed: build_encoder(config.model, shape, seed)
@@ -76,7 +73,8 @@ def _made(make: Callable[[int], object], seed: int) -> nn.Module:
         raise
     except Exception as error:
         problem = f"called with a seed, raises {type(error).__name__}: {error}"
-        raise ModelError(problem, "encoder", _name(make), remedy) from error
+        name = str(getattr(make, "__name__", type(make).__name__))
+        raise ModelError(problem, "encoder", name, remedy) from error
     if not isinstance(module, nn.Module):
         problem = "called with a seed, returns no module"
         raise ModelError(problem, "encoder", type(module).__name__, remedy)
@@ -108,10 +106,6 @@ def _try_encoder(make: Callable[[int], nn.Module], shape: tuple[int, ...]) -> No
 def _noise(rows: int, shape: tuple[int, ...]) -> Tensor:
     """`[rows, *shape]` within [0, 1)."""
     return torch.rand(rows, *shape, generator=torch.Generator().manual_seed(rows))
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _described(value: object) -> str:

@@ -65,12 +65,10 @@ class Party(Protocol):
     @property
     def over(self) -> bool:
         """Whether the federation has ended for this party."""
-        ...
 
     @property
     def due(self) -> float | None:
         """When `tick` is to be called at the latest, if at all."""
-        ...
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """Take one message, whatever its bytes, and give the answers. No bytes raise anything.
@@ -82,17 +80,14 @@ class Party(Protocol):
         Raises:
             FileError: a server cannot write its journal; its process ends, and sends nothing.
         """
-        ...
 
     def tick(self, now: float) -> list[Message]:
         """Tell the time: what was waited for until now has not come."""
-        ...
 
 
 class RefusalLog:
-    """Messages that a party turned away: the first of them, and how many there were by reason.
-
-    So whoever floods a party fills no memory.
+    """Messages that a party turned away: the first of them, and how many there were by reason. So
+    whoever floods a party fills no memory.
     """
 
     def __init__(self, owner: str) -> None:
@@ -117,10 +112,7 @@ class RefusalLog:
 @contextmanager
 def typed_files() -> Iterator[None]:
     """Give a refusal of the operating system as a typed error, whoever ran into it: a store, a
-    journal, or what a site brings along.
-
-    Raises:
-        FileError: instead of an `OSError`.
+    journal, or what a site brings along. Raises FileError: instead of an `OSError`.
     """
     try:
         yield

@@ -54,13 +54,8 @@ def _check_training(path: TrainingPath, most: int) -> None:
     def views_of(x: Tensor) -> ViewsOf[Views]:
         return path.views_of(x, torch.arange(len(x)) % max(1, factory.facts.classes))
 
-    check_training(
-        path.model(),
-        mechanism,
-        views_of,
-        path.members,
-        Examples(factory.facts.shape, factory.compute.device, largest),
-    )
+    examples = Examples(factory.facts.shape, factory.compute.device, largest)
+    check_training(path.model(), mechanism, views_of, path.members, examples)
 
 
 def _training_paths(factory: Factory) -> Iterator[TrainingPath]:

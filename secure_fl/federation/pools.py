@@ -1,6 +1,5 @@
-"""Pools in the replicated state.
-
-How they are drawn, read and put back, and the groups that guide them.
+"""Pools in the replicated state: how they are drawn, read and put back, and the groups that guide
+them.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from secure_fl.pools.pool_set import PoolSet
 
 
 def draw_pools(factory: Factory, state: State, attempt: int = 0) -> PoolSet:
-    """K models with independent random heads.
-
-    Encoders pre-trained, or for random starts independent too.
+    """K models with independent random heads. Encoders pre-trained, or for random starts
+    independent too.
     """
     config = factory.facts.config.pools
     random_encoders = config.start in ("random", "restarts")

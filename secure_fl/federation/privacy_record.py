@@ -119,11 +119,9 @@ def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
     """The budget's unit; under client-level noise also the examples behind it, whose ε is another
     number and is not added.
     """
-    return (
-        [each for each in (unit, PrivacyUnit.EXAMPLE) if ledger.subjects(each)]
-        if unit is PrivacyUnit.CLIENT
-        else [unit]
-    )
+    if unit is not PrivacyUnit.CLIENT:
+        return [unit]
+    return [each for each in (unit, PrivacyUnit.EXAMPLE) if ledger.subjects(each)]
 
 
 def _claims(
@@ -133,9 +131,8 @@ def _claims(
     setting = Setting(security.protection, privacy.colluders, key_holder=security.key_holder)
     if security.protection != "plain":
         rules = config.weakest_sums(len(ledger.subjects(unit)))
-        setting = replace(
-            setting, threshold=rules.threshold, against_a_liar=rules.against_a_lying_server
-        )
+        liar = rules.against_a_lying_server
+        setting = replace(setting, threshold=rules.threshold, against_a_liar=liar)
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)

@@ -1,7 +1,5 @@
-"""How private training in a run reads examples: for each phase the model, the mechanism and
-the views.
-
-Clients train by these paths, and `path_check` tries them on noise.
+"""How private training in a run reads examples: for each phase the model, the mechanism and the
+views. Clients train by these paths, and `path_check` tries them on noise.
 """
 
 from __future__ import annotations

@@ -20,9 +20,8 @@ from secure_fl.secure_sum.grid import Blocks
 
 @dataclass(frozen=True)
 class SumForm:
-    """What everybody knows of one round's sum before anyone computes.
-
-    It follows from the plan and the place alone.
+    """What everybody knows of one round's sum before anyone computes. It follows from the plan and
+    the place alone.
 
     Attributes:
         name: of the step.
@@ -40,34 +39,29 @@ class SumForm:
     repeatable: bool
 
 
-class Program(Protocol):
-    """What a federation does, in order.
-
-    Everybody who holds the models has one; the server uses none of what needs a state.
-    """
-
-    def start(self) -> State:
-        """The state before the first round."""
-        ...
+class Schedule(Protocol):
+    """What everybody knows of what a federation does, in order, without a model."""
 
     def form(self, place: Place) -> SumForm:
         """What everybody knows of the sum of the round that begins at `place`."""
-        ...
 
     def done(self, place: Place) -> bool:
         """Whether no round is left from `place` on."""
-        ...
 
     def following(self, place: Place) -> Place:
         """Where the program is after the round that begins at `place`, unless a step ends early."""
-        ...
+
+
+class Program(Schedule, Protocol):
+    """What a federation does, as everybody has it who holds the models."""
+
+    def start(self) -> State:
+        """The state before the first round."""
 
     def apply(self, state: State, opened: Summed) -> State:
-        """The state after the round that began at `state.place`, at the next place.
-
-        Pure, in float64, whatever computes it.
+        """The state after the round that began at `state.place`, at the next place. Pure, in
+        float64, whatever computes it.
         """
-        ...
 
 
 class Answers(Protocol):
@@ -80,14 +74,9 @@ class Answers(Protocol):
             state: at the place of the round.
             position: the client's place in the form's cohort.
         """
-        ...
 
     def answer(self, state: State, position: int) -> Blocks:
-        """The client's summand: integers of the form's shape, one-hot where there are pools.
-
-        Raises:
-            TrainingError: training has diverged, or there is nothing to train on; names client,
-                step and round.
-            PrivacyError: answering would show what the client's protection is to hide.
+        """The client's summand: integers of the form's shape, one-hot where there are pools. Raises
+        TrainingError: training has diverged, or there is nothing to train on; names client, step
+        and round; PrivacyError: answering would show what the client's protection is to hide.
         """
-        ...

@@ -58,12 +58,8 @@ class Prologue:
         return int(state.facts.get(CENTRAL_ROUNDS, 0))
 
     def advanced(self, state: State) -> tuple[State, Metrics]:
-        """The state after one more round, and what to record of it.
-
-        It is pre-training as clients do it, of one set and without separation.
-
-        Raises:
-            TrainingError: a loss is not finite.
+        """The state after one more round, and what to record of it. It is pre-training as clients
+        do it, of one set and without separation. Raises TrainingError: a loss is not finite.
         """
         assert self._data is not None
         factory, number = self._factory, self.finished(state)

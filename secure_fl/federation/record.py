@@ -103,10 +103,9 @@ class Metrics(Record):
 
 @dataclass(frozen=True)
 class RoundRecord(Record):
-    """One round, as a line of `metrics.jsonl` holds it.
-
-    `seconds`, `sum_seconds` are None, and `metrics` has gaps, where a line was read back that was
-    written without the experimenter's fields.
+    """One round, as a line of `metrics.jsonl` holds it. `seconds`, `sum_seconds` are None, and
+    `metrics` has gaps, where a line was read back that was written without the experimenter's
+    fields.
 
     Attributes:
         phase: name of the step.

@@ -48,11 +48,8 @@ class Recorder:
     """A run's transcript, in its folder, or in memory where there is none."""
 
     def __init__(self, folder: RunFolder | None, config: FederationConfig, clients: int) -> None:
-        """Opens the folder's transcript, or begins it.
-
-        Raises:
-            RefusedError: the transcript is damaged.
-            FileError: it cannot be read or written.
+        """Opens the folder's transcript, or begins it. Raises RefusedError: the transcript is
+        damaged; FileError: it cannot be read or written.
         """
         self._folder, self._config = folder, config
         self.clients = tuple(client_name(number) for number in range(clients))
@@ -113,9 +110,8 @@ class Recorder:
             self._write("ledger", facts_of(LedgerEntry(None, mark.length, mark.head)))
 
     def end(self) -> None:
-        """The run is over: digests of all its files.
-
-        Those of files with the experimenter's fields are in a file of their own.
+        """The run is over: digests of all its files. Those of files with the experimenter's fields
+        are in a file of their own.
         """
         folder = self._folder
         if folder is None:

@@ -46,23 +46,19 @@ class Refusal:
 
 
 def refusal(identity: Identity, plan_digest: bytes, objections: Sequence[Objection]) -> bytes:
-    """The signed document, canonical JSON.
+    """The signed document, canonical JSON. Raises ConfigError: nothing is objected to, or the
+    digest is none.
 
     Args:
         identity: of the site.
         plan_digest: 32 bytes, of the plan that is refused.
         objections: as `Policy.check` found them.
-
-    Raises:
-        ConfigError: nothing is objected to, or the digest is none.
     """
     if not objections:
         remedy = "refuse only what the policy objects to"
-        raise ConfigError("a refusal without a reason", field="objections", value=0, remedy=remedy)
+        raise ConfigError("a refusal without a reason", "objections", 0, remedy)
     if len(plan_digest) != 32:
-        raise ConfigError(
-            "not 32 bytes", field="plan_digest", value=len(plan_digest), remedy="pass the plan's"
-        )
+        raise ConfigError("not 32 bytes", "plan_digest", len(plan_digest), "pass the plan's")
     document = {
         "format": _FORMAT,
         "name": identity.name,
@@ -109,4 +105,4 @@ def _objection(value: Any) -> Objection:
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:
     remedy = "send the refusal as the site wrote it, of the plan that it was sent"
-    return RefusedError(reason, problem, field=field, value=value, remedy=remedy)
+    return RefusedError(reason, problem, field, value, remedy)

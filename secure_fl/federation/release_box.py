@@ -81,14 +81,11 @@ class ReleaseBox:
 
     def once(self, key: str, make: Callable[[], Tensors], *, reused: bool = False) -> Tensors:
         """The stored result of the release `key`; if there is none, `make()`, stored and listed
-        before it is returned.
+        before it is returned. Raises FileError: it cannot be stored; it has not been sent either.
 
         Args:
             reused: the client comes back to it in later rounds, as to its sketch; others are
                 forgotten with the second `checkpointed`.
-
-        Raises:
-            FileError: it cannot be stored; it has not been sent either.
         """
         if self._folder is None:
             return make()
@@ -121,9 +118,7 @@ class ReleaseBox:
         return self.answers(key) > 1 and self._stored(key) is None
 
     def checkpointed(self) -> None:
-        """A checkpoint has been written: forget the results of the rounds before the one
-        before it.
-        """
+        """A checkpoint was written: forget the results of the rounds before the one before it."""
         if self._folder is None:
             return
         remove(self._folder / _BEFORE)
@@ -217,12 +212,8 @@ class ReleaseBox:
                 path = self._folder / part / _file(key, number)
                 try:
                     sealed = read_bytes(path, most=_LARGEST) if is_file(path) else b""
-                    return unpack(
-                        open_with(self._key, sealed, _context(key)),
-                        field=path.name,
-                        value="",
-                        remedy="",
-                    ), number
+                    opened = open_with(self._key, sealed, _context(key))
+                    return unpack(opened, field=path.name, value="", remedy=""), number
                 except (FileError, SecureSumError, RunFolderError):
                     continue
         return None

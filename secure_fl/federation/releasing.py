@@ -1,6 +1,4 @@
-"""One client's releases: named by what they answer, noised from a stream of their own,
-made once.
-"""
+"""One client's releases: named by what they answer, noised from their own stream, made once."""
 
 from __future__ import annotations
 
@@ -36,30 +34,18 @@ class Releasing:
     box: ReleaseBox
 
     def key(self, ask: Ask, phase: str, number: int) -> str:
-        """Names the answer to this ask for ever; another ask in the same round is
-        another release.
-        """
+        """Names the answer to this ask for ever; another ask in one round is another release."""
         return f"{phase}/{number}/client-{self.client}/{digest_of(ask)}"
 
     def release(self, ask: Ask, phase: str, number: int, purpose: str, event: Event) -> Release:
         """What the ledger records before the answer is made."""
-        key = self.key(ask, phase, number)
-        return Release(
-            key,
-            phase,
-            number,
-            purpose,
-            PrivacyUnit.EXAMPLE,
-            (self.client,),
-            event,
-            basis="declared",
-        )
+        key, unit, whose = self.key(ask, phase, number), PrivacyUnit.EXAMPLE, (self.client,)
+        return Release(key, phase, number, purpose, unit, whose, event, basis="declared")
 
     def stream(self, ask: Ask, phase: str, number: int) -> NoiseStream:
         """The noise of this answer and of no other."""
-        return self.noise.stream(
-            client=self.client, round=number, purpose=f"{phase}/{digest_of(ask)}"
-        )
+        purpose = f"{phase}/{digest_of(ask)}"
+        return self.noise.stream(client=self.client, round=number, purpose=purpose)
 
     def once(
         self,

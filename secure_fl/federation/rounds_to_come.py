@@ -1,7 +1,5 @@
 """The rounds by which a run goes on: what clients will release in them, and whether the budget
-holds that.
-
-Noise stays what it was calibrated to when the run began, so more rounds cost more.
+holds that. Noise stays what it was calibrated to when the run began, so more rounds cost more.
 """
 
 from __future__ import annotations
@@ -57,10 +55,8 @@ class RoundsToCome:
     chosen: bool
 
     def check_budget(self) -> None:
-        """Refuse more rounds than the budget holds, before any of them begins.
-
-        Raises:
-            PrivacyError: naming the length, and how many rounds still fit.
+        """Refuse more rounds than the budget holds, before any of them begins. Raises PrivacyError:
+        naming the length, and how many rounds still fit.
         """
         budget, asked = self.gate.budget, length_of(self.factory.facts.config, self.phase)
         if budget is None or self._fit(asked):
@@ -71,7 +67,7 @@ class RoundsToCome:
             "noise that the run was made with"
         )
         remedy = f"at most {held}, or a new run whose noise is made for more"
-        raise PrivacyError(problem, field=LENGTHS[self.phase], value=asked, remedy=remedy)
+        raise PrivacyError(problem, LENGTHS[self.phase], asked, remedy)
 
     def _fit(self, rounds: int) -> bool:
         """Whether every client's budget holds the phase's rounds up to so many."""

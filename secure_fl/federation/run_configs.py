@@ -45,11 +45,8 @@ class RunConfigs:
         write_atomically(self._own, f"{first}{dump_config(config)}{_LAST.decode()}")
 
     def read(self, overrides: Sequence[str] = ()) -> FederationConfig:
-        """The run's own configuration, with `a.b=c` overrides.
-
-        Raises:
-            RunFolderError: the file lost its first or last line.
-            ConfigError: it is damaged otherwise.
+        """The run's own configuration, with `a.b=c` overrides. Raises RunFolderError: the file lost
+        its first or last line; ConfigError: it is damaged otherwise.
         """
         self.ends()
         return load_config(self._own, overrides)
@@ -64,42 +61,30 @@ class RunConfigs:
         self.write(config, run, digest)
 
     def all(self) -> list[tuple[FederationConfig, str]]:
-        """Every configuration, oldest first and the run's own last, each with its digest.
-
-        Raises:
-            RunFolderError: one is damaged or names another run.
-            ConfigError: likewise.
+        """Every configuration, oldest first and the run's own last, each with its digest. Raises
+        RunFolderError: one is damaged or names another run; ConfigError: likewise.
         """
         found, own = [], self.ends().run
         for path in [*self._earlier(), self._own]:
             ends = self.ends(path)
             if ends.run != own:
                 remedy = "put back the files that the run wrote under configs/"
-                raise RunFolderError(
-                    "names another run", field=path.name, value=str(self._folder), remedy=remedy
-                )
+                raise RunFolderError("names another run", path.name, str(self._folder), remedy)
             found.append((load_config(path), ends.digest))
         return found
 
     def ends(self, path: Path | None = None) -> Ends:
-        """What the first lines of `config.toml`, or of an earlier one, say.
-
-        Raises:
-            RunFolderError: the first or the last line is not there any more.
+        """What the first lines of `config.toml`, or of an earlier one, say. Raises RunFolderError:
+        the first or the last line is not there any more.
         """
         data = read_bytes(path or self._own)
         found = _FIRST.match(data)
         if found is None or not data.endswith(_LAST):
+            problem = "lost its first or last line"
             remedy = (
-                "restore the file that the run wrote: its first lines name "
-                "the run, its last one ends it"
+                "restore the file that the run wrote: its first lines name it, its last ends it"
             )
-            raise RunFolderError(
-                "lost its first or last line",
-                field="config.toml",
-                value=str(self._folder),
-                remedy=remedy,
-            )
+            raise RunFolderError(problem, "config.toml", str(self._folder), remedy)
         return Ends(found[1].decode("ascii"), found[2].decode("ascii"))
 
     def _earlier(self) -> list[Path]:

@@ -39,23 +39,18 @@ _REMEDY = "delete it: the run goes on, and charges again for what it has to make
 
 def state_directory() -> Path:
     """`SECURE_FL_STATE`, else `secure_fl` in `XDG_STATE_HOME`, else `~/.local/state/secure_fl`.
-
-    Raises:
-        RunFolderError: there is no home directory, or `SECURE_FL_STATE` is no absolute path.
+    Raises RunFolderError: there is no home directory, or `SECURE_FL_STATE` is no absolute path.
     """
     chosen, shared = os.environ.get("SECURE_FL_STATE"), Path(os.environ.get("XDG_STATE_HOME", ""))
     if chosen:
         if not Path(chosen).is_absolute():
-            raise RunFolderError(
-                "not an absolute path", field="SECURE_FL_STATE", value=chosen, remedy=_ELSEWHERE
-            )
+            raise RunFolderError("not an absolute path", "SECURE_FL_STATE", chosen, _ELSEWHERE)
         return Path(chosen)
     try:
         return (shared if shared.is_absolute() else Path.home() / ".local" / "state") / "secure_fl"
     except RuntimeError:
-        raise RunFolderError(
-            "there is no home directory", field="SECURE_FL_STATE", value=None, remedy=_ELSEWHERE
-        ) from None
+        problem = "there is no home directory"
+        raise RunFolderError(problem, "SECURE_FL_STATE", None, _ELSEWHERE) from None
 
 
 class RunState:
@@ -75,19 +70,15 @@ class RunState:
         self._key = self.folder / "key"
 
     def key(self) -> bytes | None:
-        """The key, or None where there is none.
-
-        Raises:
-            SecureSumError: others may read it, or it cannot be read.
+        """The key, or None where there is none. Raises SecureSumError: others may read it, or it
+        cannot be read.
         """
         key = read_secret(self._key) if is_file(self._key) else b""
         return key if len(key) == _KEY_BYTES else None
 
     def new_key(self) -> bytes:
-        """A fresh key where there is none; of several processes at once, all get the same.
-
-        Raises:
-            SecureSumError: it cannot be written.
+        """A fresh key where there is none; of several processes at once, all get the same. Raises
+        SecureSumError: it cannot be written.
         """
         try:
             write_secret(self._key, secrets.token_bytes(_KEY_BYTES))
@@ -97,69 +88,46 @@ class RunState:
         return read_secret(self._key)
 
     def mark(self, name: str) -> Mark | None:
-        """The mark kept under a name, or None.
-
-        Raises:
-            RunFolderError: it is damaged.
-        """
+        """The mark kept under a name, or None. Raises RunFolderError: it is damaged."""
         path = self.folder / f"{name}.json"
         return read_json(path, Mark, _REMEDY) if is_file(path) else None
 
     def keep(self, name: str, mark: Mark) -> None:
-        """Keep a mark under a name, in place of an earlier one.
-
-        Raises:
-            RunFolderError: the state directory cannot be written to.
+        """Keep a mark under a name, in place of an earlier one. Raises RunFolderError: the state
+        directory cannot be written to.
         """
         try:
             make_folder(self.folder)
             write_json(self.folder / f"{name}.json", vars(mark))
         except FileError as error:
-            raise RunFolderError(
-                error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE
-            ) from None
+            problem = error.problem
+            raise RunFolderError(problem, "SECURE_FL_STATE", str(self.folder), _ELSEWHERE) from None
 
     def lies_apart_from(self, folder: Path) -> None:
-        """Refuse to lie in a run's own folder.
-
-        Raises:
-            RunFolderError: it does.
-        """
+        """Refuse to lie in a run's own folder. Raises RunFolderError: it does."""
         if folder.resolve() in self.folder.resolve().parents:
+            problem = "lies in the run's own folder"
             remedy = (
-                "set SECURE_FL_STATE to a folder outside of it: keys must not "
-                "lie beside what they seal"
+                "set SECURE_FL_STATE to a folder outside: keys must not lie beside what they seal"
             )
-            raise RunFolderError(
-                "lies in the run's own folder",
-                field="SECURE_FL_STATE",
-                value=str(self.folder),
-                remedy=remedy,
-            )
+            raise RunFolderError(problem, "SECURE_FL_STATE", str(self.folder), remedy)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold it for one run: a copy of the run's folder, resumed beside it, would release the
-        same once more with other noise.
-
-        Raises:
-            RunFolderError: somebody else holds it, or the state directory cannot be written to.
+        same once more with other noise. Raises RunFolderError: somebody else holds it, or the state
+        directory cannot be written to.
         """
         with contextlib.ExitStack() as holding:
             try:
                 make_folder(self.folder)
                 holding.enter_context(held(self.folder))
             except RunFolderError as error:
-                problem = f"this run, or a copy of it, {error.problem}"
-                raise RunFolderError(
-                    problem, field="run folder", value=self.folder.name, remedy=error.remedy
-                ) from None
+                problem, remedy = f"this run, or a copy of it, {error.problem}", error.remedy
+                raise RunFolderError(problem, "run folder", self.folder.name, remedy) from None
             except FileError as error:
                 raise RunFolderError(
-                    error.problem,
-                    field="SECURE_FL_STATE",
-                    value=str(self.folder),
-                    remedy=_ELSEWHERE,
+                    error.problem, "SECURE_FL_STATE", str(self.folder), _ELSEWHERE
                 ) from None
             yield
 

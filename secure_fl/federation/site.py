@@ -59,16 +59,14 @@ def program_of(
     encoder: Callable[[int], nn.Module] | nn.Module | None = None,
     initial: Mapping[str, Tensor] | None = None,
 ) -> StepProgram:
-    """The program that a plan asks for; everybody in it makes the same.
+    """The program that a plan asks for; everybody in it makes the same. Raises ConfigError: the
+    encoder comes from elsewhere, and is not given; ModelError: the encoder does not fit the
+    examples.
 
     Args:
         plan: accepted.
         encoder: as of `secure_fl.Federation`, where it is not the configuration's.
         initial: tensors of the first state, where the encoder comes from elsewhere.
-
-    Raises:
-        ConfigError: the encoder comes from elsewhere, and is not given.
-        ModelError: the encoder does not fit the examples.
     """
     config = plan.config
     if config.pretrain.mode in ("load", "centralized") and not initial:
@@ -118,28 +116,20 @@ class LocalSite:
 
     def judge(self, plan: Plan) -> str | None:
         """Why this site does not take part in a plan; None where it does."""
-        train = self.data.train
+        train, code, accounted = self.data.train, code_digest(), self.policy.accounted
         if tuple(train.shape) != tuple(plan.shape):
             return f"examples are of shape {tuple(train.shape)} here"
-        own = OwnData(len(train))
+        own, revision = OwnData(len(train)), self.roster.revision
         try:
-            terms = PlanTerms.of_plan(
-                plan,
-                own,
-                revision=self.roster.revision,
-                code=code_digest(),
-                accounted=self.policy.accounted,
-            )
+            terms = PlanTerms.of_plan(plan, own, revision=revision, code=code, accounted=accounted)
         except (ConfigError, PrivacyError) as error:
             return f"{error.field}: {error.problem}"
         return "; ".join(map(str, self.policy.check(terms, self.today()))) or None
 
     def prepare(self, plan: Plan) -> tuple[Program, Answers]:
-        """The program, and this client's answers; its ledger is opened, or begun.
-
-        Raises:
-            PrivacyError: the ledger is gone, damaged, or has lost releases; or what is trained is
-                not covered by the noise.
+        """The program, and this client's answers; its ledger is opened, or begun. Raises
+        PrivacyError: the ledger is gone, damaged, or has lost releases; or what is trained is not
+        covered by the noise.
         """
         program, config = self.program(plan), plan.config
         check_paths(program.factory, len(self.data.train))
@@ -154,21 +144,17 @@ class LocalSite:
         return program, SiteAnswers(program, client, self._box)
 
     def admit(self, releases: Sequence[Release]) -> None:
-        """Charge what an answer will release.
-
-        Raises:
-            PrivacyError: the budget would be passed; nothing is charged or released.
-            FileError: the ledger cannot be written; nothing is released.
+        """Charge what an answer will release. Raises PrivacyError: the budget would be passed;
+        nothing is charged or released; FileError: the ledger cannot be written; nothing is
+        released.
         """
         if self._gate is not None:
             self._gate.admit(releases, self._box.answers)
 
 
 class SiteAnswers:
-    """A client's answers, over any number of lives.
-
-    A client that is made again after its sketch was released takes the stored one up; where that is
-    gone it makes and charges another.
+    """A client's answers, over any number of lives. A client that is made again after its sketch
+    was released takes the stored one up; where that is gone it makes and charges another.
     """
 
     def __init__(self, program: StepProgram, client: Client, box: ReleaseBox) -> None:

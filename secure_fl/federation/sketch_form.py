@@ -45,22 +45,14 @@ class SketchForm:
         """The form that a configuration asks for, for examples of `shape`, of so many classes,
         embedded in so many dimensions.
         """
-        pools, privacy = config.pools, config.privacy
-        labelled = pools.sketch == "labelled" or (
-            pools.sketch == "auto" and pools.task == "supervised"
-        )
+        pools, privacy, released = config.pools, config.privacy, None
+        by_task = pools.sketch == "auto" and pools.task == "supervised"
+        told_apart = classes if pools.sketch == "labelled" or by_task else 0
         inputs = embedding if pools.sketch_of == "encoder" else pooled_width(shape)
-        told_apart = classes if labelled else 0
-        released = None
         if config.noises_sketches:
             budget = (privacy.sketch_epsilon, privacy.delta, Adjacency(privacy.adjacency))
-            released = PrivateSketch.within(
-                *budget,
-                inputs,
-                derive_seed(config.seed, "sketch"),
-                told_apart,
-                privacy.sketch_width,
-            )
+            made = (inputs, derive_seed(config.seed, "sketch"), told_apart)
+            released = PrivateSketch.within(*budget, *made, privacy.sketch_width)
         return cls(inputs, told_apart, pools.sketch_of == "encoder", released)
 
     @property
@@ -87,12 +79,8 @@ class SketchForm:
         """
         if self.released is None:
             return sketch_of(values)
-        plain = PrivateSketch(
-            self.released.noise_multiplier,
-            self.inputs,
-            self.released.seed,
-            dimensions=self.released.part,
-        )
+        noise, seed = self.released.noise_multiplier, self.released.seed
+        plain = PrivateSketch(noise, self.inputs, seed, dimensions=self.released.part)
         return (plain.contributions(values, None, centre).double().mean(0) / GRID).float()
 
 

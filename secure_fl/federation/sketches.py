@@ -107,11 +107,9 @@ class ClientSketch(ABC):
 
     def _values(self, data: Dataset) -> Tensor:
         """Each example's vector, `[N, F]`."""
-        return (
-            embed(self._bench.kept_encoder, data.x, self._bench.factory.compute)
-            if self.form.of_encoder
-            else pooled_values(data.x)
-        )
+        if self.form.of_encoder:
+            return embed(self._bench.kept_encoder, data.x, self._bench.factory.compute)
+        return pooled_values(data.x)
 
 
 class OpenSketch(ClientSketch):
@@ -126,14 +124,12 @@ class OpenSketch(ClientSketch):
     def own(self) -> Tensor:
         kept = self._bench.kept if self.form.of_encoder else None
         if self._made is None or self._made[0] is not kept:
-            by_label = bool(self.form.classes) and self.joins
-            data = self._train.with_labels() if by_label else self._train
-            self._made = (
-                kept,
-                sketch_of(self._values(data), data.y, self.form.classes)
-                if by_label
-                else sketch_of(self._values(data)),
-            )
+            if self.form.classes and self.joins:
+                data = self._train.with_labels()
+                made = sketch_of(self._values(data), data.y, self.form.classes)
+            else:
+                made = sketch_of(self._values(self._train))
+            self._made = (kept, made)
         return self._made[1]
 
 
@@ -150,19 +146,14 @@ class ReleasedSketch(ClientSketch):
         super().__init__(train, bench, form)
         assert form.released is not None
         # A plain sketch costs the same, so clients without labels release one.
-        self._settings = (
-            form.released
-            if self.joins
-            else replace(form.released, classes=0, dimensions=form.released.part)
-        )
+        plain = replace(form.released, classes=0, dimensions=form.released.part)
+        self._settings = form.released if self.joins else plain
         self._releasing = releasing
         self._made: Tensor | None = None
 
     def releases(self, ask: Ask) -> tuple[Release, ...]:
-        """The centre's share, or the sketch.
-
-        Raises:
-            PrivacyError: the encoder that sketches are taken from combines rows.
+        """The centre's share, or the sketch. Raises PrivacyError: the encoder that sketches are
+        taken from combines rows.
         """
         if not isinstance(ask, GiveCentre | GiveSketch):
             return ()
@@ -198,13 +189,9 @@ class ReleasedSketch(ClientSketch):
     def own(self) -> Tensor:
         """The sketch that was released; it is never made a second time."""
         if self._made is None:
+            problem = "has not been released"
             remedy = "resume the run with its private-results folder in place"
-            raise PrivacyError(
-                "has not been released",
-                field="sketch",
-                value=f"client {self._releasing.client}",
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "sketch", f"client {self._releasing.client}", remedy)
         return self._made
 
 
@@ -212,8 +199,6 @@ def client_sketch(data: ClientData, bench: Workbench, releasing: Releasing) -> C
     """The kind of sketch that the run's configuration asks for."""
     form = bench.factory.sketch
     train = data.train if form.of_encoder or data.sketched is None else data.sketched
-    return (
-        OpenSketch(train, bench, form)
-        if form.released is None
-        else ReleasedSketch(train, bench, form, releasing)
-    )
+    if form.released is None:
+        return OpenSketch(train, bench, form)
+    return ReleasedSketch(train, bench, form, releasing)

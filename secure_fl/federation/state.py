@@ -92,22 +92,19 @@ class State:
         return canonical({"facts": dict(self.facts), "place": place})
 
     def encode(self) -> bytes:
-        """The state as bytes.
-
-        A versioned line, the length of the head, the head in canonical JSON, safetensors.
+        """The state as bytes. A versioned line, the length of the head, the head in canonical JSON,
+        safetensors.
         """
         head = self._head
         return b"".join((_MAGIC, len(head).to_bytes(_LENGTH, "big"), head, pack(self.tensors)))
 
     @classmethod
     def decode(cls, data: bytes, most: int = MOST) -> State:
-        """What `encode` wrote.
+        """What `encode` wrote. Raises RefusedError: `malformed`: these bytes are something else, or
+        too many.
 
         Args:
             most: bytes that are looked at; longer ones are refused unread.
-
-        Raises:
-            RefusedError: `malformed`: these bytes are something else, or too many.
         """
         begin = len(_MAGIC) + _LENGTH
         if len(data) > most or len(data) < begin or not data.startswith(_MAGIC):

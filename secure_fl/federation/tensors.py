@@ -16,15 +16,9 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(data: bytes, *, field: str, value: str, remedy: str) -> dict[str, Tensor]:
-    """The named tensors that `pack` wrote.
-
-    Raises:
-        RunFolderError: the bytes are something else.
-    """
+    """The named tensors that `pack` wrote. Raises RunFolderError: the bytes are something else."""
     try:
         return load(data)
     except Exception as error:
         # safetensors and torch say nowhere what they raise for bytes that are something else
-        raise RunFolderError(
-            f"is damaged: {type(error).__name__}", field=field, value=value, remedy=remedy
-        ) from None
+        raise RunFolderError(f"is damaged: {type(error).__name__}", field, value, remedy) from None

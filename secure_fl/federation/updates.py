@@ -67,9 +67,8 @@ class Updates:
 
     @classmethod
     def of(cls, factory: Factory, name: str, minimum: int) -> Updates:
-        """How updates of `pretrain` or `cluster` are summed.
-
-        `minimum` is for sums that the server does not read anyway.
+        """How updates of `pretrain` or `cluster` are summed. `minimum` is for sums that the server
+        does not read anyway.
         """
         config, plan, grid = factory.facts.config, factory.client_plan, factory.grid(name)
         grouping = Grouping.of(config.security)
@@ -105,14 +104,12 @@ class Updates:
         return self.level.bound if adapts and self.level is not None else None
 
     def moved(self, opened: Summed, bound: float | None) -> Moved:
-        """How models move by an opened sum.
+        """How models move by an opened sum. Raises PrivacyError: fewer survivors than the noise was
+        made for.
 
         Args:
             opened: the sum.
             bound: the round's norm bound, where it adapts.
-
-        Raises:
-            PrivacyError: fewer survivors than the noise was made for.
         """
         if self.level is None and self.grouping is None:
             shared, pooled = self.grid.means(opened.total, opened.survivors, self.minimum)
@@ -166,9 +163,8 @@ class Updates:
         return own[self.grid.shared : -1]
 
     def counts(self, opened: Summed) -> list[int]:
-        """Members of each pool, as the sum says.
-
-        With client-level privacy to the nearest number that its noise leaves.
+        """Members of each pool, as the sum says. With client-level privacy to the nearest number
+        that its noise leaves.
         """
         if self.level is None:
             return counts_on(self.grid, opened)
@@ -176,9 +172,8 @@ class Updates:
         return [max(0, round(float(count))) for count in counts]
 
     def group_metrics(self, opened: Summed) -> Metrics:
-        """How many groups opened each pool, and why some opened nothing.
-
-        Empty where nothing is summed in groups.
+        """How many groups opened each pool, and why some opened nothing. Empty where nothing is
+        summed in groups.
         """
         if self.grouping is None:
             return Metrics()

@@ -32,7 +32,6 @@ from secure_fl.crypto.envelope import (
     sign_envelope,
 )
 from secure_fl.crypto.identities import Identity
-from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.federation.place import Place
@@ -83,19 +82,11 @@ class Post:
 
     @property
     def place(self) -> Place:
-        """The place in the program that the message is about.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """The place in the program that the message is about. Raises RefusedError: `malformed`."""
         return read_place(self.facts["place"])
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of names, ascending.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """A list of names, ascending. Raises RefusedError: `malformed`."""
         found = self.facts[key]
         if not all(isinstance(name, str) for name in found) or found != sorted(set(found)):
             raise malformed("head", f"{key} are names, ascending")
@@ -121,28 +112,23 @@ class Wire:
     ) -> bytes:
         """A message, from the values of its head and what follows them."""
         head = canonical(dict(facts))
-        header = self._header(phase, number)
+        plan = NO_PLAN if phase in _PLANLESS else self.plan
+        header = plain_header(self.identity.name, self.roster, phase, plan, number)
         return sign_envelope(self.identity, header, _LENGTH.pack(len(head)) + head + rest)
 
     def open(
         self, data: bytes | memoryview, *, most: int, role: str, sender: str | None = None
     ) -> Post:
-        """A message of the kind that its header names.
+        """A message of the kind that its header names. Raises RefusedError: any of the envelope's
+        reasons, or `malformed`.
 
         Args:
             data: what arrived.
             most: bytes that it may have.
             role: of its sender.
             sender: the only one who may send it; None for everybody of that role.
-
-        Raises:
-            RefusedError: any of the envelope's reasons, or `malformed`.
         """
         return open_post(data, self.roster, self.plan, most=most, role=role, sender=sender)
-
-    def _header(self, phase: Phase, number: int) -> Header:
-        plan = NO_PLAN if phase in _PLANLESS else self.plan
-        return plain_header(self.identity.name, self.roster, phase, plan, number)
 
 
 def open_post(
@@ -157,17 +143,9 @@ def open_post(
     """`Wire.open` for whoever reads only; `plan` is the digest of the plan in hex."""
     check_size(data, most)
     claimed = read_header(data)
-    expected = Expected(
-        SUITE,
-        NO_PLAN if claimed.phase in _PLANLESS else plan,
-        roster.federation,
-        claimed.round,
-        claimed.phase,
-        0,
-        NO_KEY,
-        sender=sender,
-        role=role,
-    )
+    place = (roster.federation, claimed.round, claimed.phase, 0, NO_KEY)
+    plan = NO_PLAN if claimed.phase in _PLANLESS else plan
+    expected = Expected(SUITE, plan, *place, sender=sender, role=role)
     header, body = open_envelope(bytes(data), roster, expected)
     if len(body) < _LENGTH.size:
         raise malformed("message", "shorter than the length of its head")
@@ -191,11 +169,7 @@ def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int
 
 
 def read_place(value: Any) -> Place:
-    """The place that `shown` wrote as JSON values.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """The place that `shown` wrote as JSON values. Raises RefusedError: `malformed`."""
     if not isinstance(value, list) or [type(number) for number in value] != [int, int]:
         raise malformed("head", "a place is two whole numbers")
     return Place(*value)
@@ -209,18 +183,11 @@ def shown(place: Place) -> list[int]:
 def route(
     data: bytes | memoryview, read: Callable[[bytes | memoryview], Header] = read_header
 ) -> Header:
-    """The header that a message claims; of an upload, its first envelope's.
+    """The header that a message claims; of an upload, its first envelope's. Raises RefusedError:
+    `truncated` or `malformed`.
 
     Args:
         data: what arrived.
         read: gives the header of an envelope's beginning, or raises.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`.
     """
     return claimed_header(data, read)
-
-
-def refused(reason: Reason, problem: str, name: str, value: object, remedy: str) -> RefusedError:
-    """A refusal, in one line."""
-    return RefusedError(reason, problem, field=name, value=value, remedy=remedy)

@@ -23,11 +23,11 @@ from secure_fl.lazy import lazily
 
 if TYPE_CHECKING:
     from secure_fl.report.page import write_report as write_report
-    from secure_fl.report.partition_plots import partition_plot as partition_plot
     from secure_fl.report.plots import accuracy_plot as accuracy_plot
     from secure_fl.report.plots import embedding_plot as embedding_plot
     from secure_fl.report.plots import loss_plot as loss_plot
     from secure_fl.report.plots import occupancy_plot as occupancy_plot
+    from secure_fl.report.plots import partition_plot as partition_plot
     from secure_fl.report.plots import save_comparison as save_comparison
     from secure_fl.report.plots import spent_plot as spent_plot
     from secure_fl.report.runs import Run as Run
@@ -37,12 +37,12 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "page": ["write_report"],
         "runs": ["Run"],
-        "partition_plots": ["partition_plot"],
         "plots": [
             "accuracy_plot",
             "embedding_plot",
             "loss_plot",
             "occupancy_plot",
+            "partition_plot",
             "save_comparison",
             "spent_plot",
         ],

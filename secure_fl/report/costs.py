@@ -10,42 +10,26 @@ from secure_fl.quantities import clock, size
 
 def short(taken: Estimate) -> str:
     """An estimate in a line."""
-    rounds = ", ".join(
-        f"{phase.rounds} x {phase.name}"
-        for phase in taken.phases
-        if phase.name in ("pretrain", "cluster")
-    )
-    return (
-        f"about to send {size(taken.bytes)} in all ({rounds}); `secure-fl check` estimates time too"
-    )
+    trained = [phase for phase in taken.phases if phase.name in ("pretrain", "cluster")]
+    rounds = ", ".join(f"{phase.rounds} x {phase.name}" for phase in trained)
+    sent = f"about to send {size(taken.bytes)} in all ({rounds})"
+    return f"{sent}; `secure-fl check` estimates time too"
 
 
 def lines(taken: Estimate, width: int) -> list[str]:
-    """An estimate as a table no wider than `width`; on a narrow page as a paragraph for
-    each phase.
-    """
-    seconds = taken.seconds
-    total = (
-        f"in all {size(taken.bytes)}, about {clock(seconds or 0)} here, memory about "
-        f"{size(taken.memory)}"
-    )
+    """An estimate as a table no wider than `width`; on a narrow page as a paragraph a phase."""
+    used = f"about {clock(taken.seconds or 0)} here, memory about {size(taken.memory)}"
     notes = [
-        (
-            "time and memory are estimates; bytes follow from what is sent, where all clients "
-            "answer and all pools open"
-        )
+        f"in all {size(taken.bytes)}, {used}",
+        "time and memory are estimates; bytes follow from what is sent, where all clients answer "
+        "and all pools open",
     ]
     if any(phase.most for phase in taken.phases):
         notes.append("sketch rounds end when the groups have settled")
     made = _table(taken)
     if max(map(len, made)) > width:
         made = [part for phase in taken.phases for part in _paragraph(phase)]
-    return [
-        *made,
-        "",
-        *textwrap.wrap(total, width),
-        *(line for note in notes for line in textwrap.wrap(note, width)),
-    ]
+    return [*made, "", *(line for note in notes for line in textwrap.wrap(note, width))]
 
 
 def _table(taken: Estimate) -> list[str]:
@@ -64,18 +48,15 @@ def _row(phase: PhaseCost) -> str:
 
 
 def _paragraph(phase: PhaseCost) -> list[str]:
-    sent = (
-        [
+    time = clock(phase.rounds * (phase.seconds or 0))
+    made = [f"{phase.name}: {_rounds(phase)} rounds, {time}"]
+    if phase.clients:
+        each = size(phase.up / phase.clients)
+        made += [
             f"  {phase.clients} clients, each sends",
-            f"  {size(phase.up / phase.clients)} a round; all {size(phase.bytes)}",
+            f"  {each} a round; all {size(phase.bytes)}",
         ]
-        if phase.clients
-        else []
-    )
-    return [
-        f"{phase.name}: {_rounds(phase)} rounds, {clock(phase.rounds * (phase.seconds or 0))}",
-        *sent,
-    ]
+    return made
 
 
 def _rounds(phase: PhaseCost) -> str:

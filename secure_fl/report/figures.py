@@ -1,6 +1,5 @@
-"""What all plots share: colours, lines, legends, and how a figure is made and written.
-
-Figures are narrow, so that they can be read on a phone.
+"""What all plots share: colours, lines, legends, and how a figure is made and written. Figures are
+narrow, so that they can be read on a phone.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = (
-    "#3d7fc4",
-    "#d9772b",
-    "#3f9a5a",
-    "#cf4a5c",
-    "#8f6bc2",
-    "#9a7355",
-    "#c8609e",
-    "#7c868f",
-    "#2a9494",
-    "#8a8a2b",
-)
+_COLOURS = "3d7fc4 d9772b 3f9a5a cf4a5c 8f6bc2 9a7355 c8609e 7c868f 2a9494 8a8a2b"
+COLOURS = tuple(f"#{colour}" for colour in _COLOURS.split())
 """Colours of pools, runs and labels; each can be told from white and from near-black."""
 _INK, _INK_IN_THE_DARK = "#1f2733", "#d5dbe3"
 """Colours of text and axes by day and by night."""
 _DASHES: tuple[tuple[float, ...], ...] = ((), (4, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 _LONGEST_LABEL = 16
+_INKED = "text.color axes.edgecolor axes.labelcolor axes.titlecolor xtick.color ytick.color"
+_SIZED = "font.size xtick.labelsize ytick.labelsize axes.labelsize"
+_SETTINGS: dict[Any, Any] = {
+    **dict.fromkeys(_INKED.split(), _INK),
+    **dict.fromkeys(_SIZED.split(), 8.5),
+    "text.parse_math": False,
+    "svg.hashsalt": "secure_fl",
+    "svg.fonttype": "none",
+    "savefig.dpi": 150,
+}
 _COUNTS = ("round", "rounds of training", "clients", "training examples")
 """Axes with these labels carry whole numbers."""
 
@@ -112,35 +111,9 @@ def drawing() -> Iterator[None]:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise DependencyError(
-            "plots need matplotlib",
-            field="report",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
-        ) from None
-    inked = dict.fromkeys(
-        (
-            "text.color",
-            "axes.edgecolor",
-            "axes.labelcolor",
-            "axes.titlecolor",
-            "xtick.color",
-            "ytick.color",
-        ),
-        _INK,
-    )
-    plain = {
-        "text.parse_math": False,
-        "svg.hashsalt": "secure_fl",
-        "svg.fonttype": "none",
-        "savefig.dpi": 150,
-    }
-    sizes = {
-        "font.size": 8.5,
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize"), 8.5),
-    }
-    settings: dict[Any, Any] = {**inked, **plain, **sizes}
-    with mpl.rc_context(settings), warnings.catch_warnings():
+        remedy = "pip install 'secure-fl[report]'"
+        raise DependencyError("plots need matplotlib", "report", None, remedy) from None
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # a name in another script: the viewer's own fonts have it
         warnings.filterwarnings("ignore", message="Glyph")
         yield
@@ -154,19 +127,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file whose suffix names the format.
-
-    Raises:
-        ConfigError: it is no format's.
+    """Write a figure to a file whose suffix names the format. Raises ConfigError: it is no
+    format's.
     """
     for axes in figure.axes:
         _plain(axes)
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
     except ValueError as error:
-        raise ConfigError(
-            f"{error}", field="plot", value=str(path), remedy="end the name in .png, .svg or .pdf"
-        ) from None
+        remedy = "end the name in .png, .svg or .pdf"
+        raise ConfigError(f"{error}", "plot", str(path), remedy) from None
 
 
 def as_svg(figure: Figure) -> str:

@@ -101,16 +101,11 @@ def closed_pools(run: Run) -> Closed:
     elif not has_minimum(run):
         return Closed({}, "nothing stays closed: without a secure sum a pool of any size is opened")
     elif not all(pools is not None for _, pools in members):
-        return Closed(
-            {}, "not in this record: which pools stayed closed follows from clients' choices"
-        )
+        unknown = "not in this record: which pools stayed closed follows from clients' choices"
+        return Closed({}, unknown)
     else:
-        least = security.min_pool_clients
-        short = [
-            (at, [0 < each < least for each in pools.counts])
-            for at, pools in members
-            if pools is not None
-        ]
+        least, known = security.min_pool_clients, [(at, pools) for at, pools in members if pools]
+        short = [(at, [0 < each < least for each in pools.counts]) for at, pools in known]
     found: dict[int, list[int]] = {}
     for number, pools in short:
         for pool, is_short in enumerate(pools):
@@ -127,19 +122,11 @@ def alerts(run: Run) -> list[Alert]:
     for line in run.rounds:
         for text in alerts_of(line):
             found.setdefault((line.phase, text), []).append(line.round)
-    ended = {text for phase, text in found if phase == "evaluate"}
-    shown = [
-        Alert(
-            text,
-            f"{PHASES.get(phase, phase)}, {spans(rounds)}"
-            + (", and at the end" if phase == "cluster" and text in ended else ""),
-        )
-        for (phase, text), rounds in found.items()
-        if phase != "evaluate"
-    ]
+    ended = [text for phase, text in found if phase == "evaluate"]
     told = {text for phase, text in found if phase == "cluster"}
-    return shown + [
-        Alert(text, "at the end")
-        for phase, text in found
-        if phase == "evaluate" and text not in told
-    ]
+    shown = []
+    for (phase, text), rounds in found.items():
+        if phase != "evaluate":
+            still = ", and at the end" if phase == "cluster" and text in ended else ""
+            shown.append(Alert(text, f"{PHASES.get(phase, phase)}, {spans(rounds)}{still}"))
+    return shown + [Alert(text, "at the end") for text in ended if text not in told]

@@ -35,10 +35,8 @@ def told_apart(runs: Sequence[tuple[str, Path]]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """A name in one line: without control characters and turns of direction, cut where it is
-    very long.
-
-    One that is written from the right is kept apart from what stands beside it.
+    """A name in one line: without control characters and turns of direction, cut where it is very
+    long. One that is written from the right is kept apart from what stands beside it.
     """
     kept = _clean(text)
     kept = kept if len(kept) <= _LONGEST_NAME else kept[: _LONGEST_NAME - 1] + "…"
@@ -50,17 +48,12 @@ def brief(name: str, most: int = 26) -> str:
     """A printable name where there is little room."""
     if len(name) <= most:
         return name
-    return (
-        name[: most - 1].rstrip()
-        + "…"
-        + ("\N{POP DIRECTIONAL ISOLATE}" if "\N{FIRST STRONG ISOLATE}" in name else "")
-    )
+    end = "\N{POP DIRECTIONAL ISOLATE}" if "\N{FIRST STRONG ISOLATE}" in name else ""
+    return f"{name[: most - 1].rstrip()}…{end}"
 
 
 def _clean(text: str) -> str:
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if _is_control(character) else character for character in text
-    )
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(one) else one for one in text)
 
 
 def _is_control(character: str) -> bool:

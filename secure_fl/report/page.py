@@ -16,21 +16,19 @@ from secure_fl.quantities import clock, size
 from secure_fl.report import plots, sections, tiles
 from secure_fl.report.figures import Chart, pool_colour
 from secure_fl.report.findings import alerts
-from secure_fl.report.partition_plots import partition_plot
 from secure_fl.report.runs import Run, read_runs
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATE, _SCRIPT = "page.html.j2", "sort.js"
+_NOT_WRITTEN_SO = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What figures raise of a record that no run of this version writes."""
 
 
 def write_report(folders: Sequence[Path], path: Path) -> None:
-    """Write the page for one run, or for several side by side.
-
-    Raises:
-        RunFolderError: a folder holds no finished run, or a damaged one.
-        DependencyError: jinja2 or matplotlib is missing.
+    """Write the page for one run, or for several side by side. Raises RunFolderError: a folder
+    holds no finished run, or a damaged one; DependencyError: jinja2 or matplotlib is missing.
     """
     environment = _environment()
     from jinja2 import UndefinedError
@@ -38,21 +36,10 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     runs = read_runs(folders)
     try:
         page = _page(environment, runs).encode()
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        UndefinedError,
-    ) as error:
-        problem, remedy = (
-            f"holds a record that this version does not write: {type(error).__name__}",
-            "restore the files that the run wrote",
-        )
-        raise RunFolderError(
-            problem, field="run folder", value=[str(folder) for folder in folders], remedy=remedy
-        ) from None
+    except (*_NOT_WRITTEN_SO, UndefinedError) as error:
+        problem = f"holds a record that this version does not write: {type(error).__name__}"
+        found, remedy = list(map(str, folders)), "restore the files that the run wrote"
+        raise RunFolderError(problem, "run folder", found, remedy) from None
     write_atomically(path, page)
 
 
@@ -60,15 +47,10 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise DependencyError(
-            "the page needs jinja2",
-            field="report",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
-        ) from None
-    loader = PackageLoader("secure_fl.report")
+        remedy = "pip install 'secure-fl[report]'"
+        raise DependencyError("the page needs jinja2", "report", None, remedy) from None
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("secure_fl.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -81,6 +63,7 @@ def _environment() -> Environment:
 
 def _page(environment: Environment, runs: Sequence[Run]) -> str:
     script = environment.get_template(_SCRIPT).render()
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     subject = tiles.subject(runs)
     return environment.get_template(_TEMPLATE).render(
         runs=[_told(run, runs) for run in runs],
@@ -91,7 +74,7 @@ def _page(environment: Environment, runs: Sequence[Run]) -> str:
         # The one script that runs is known by its digest, and nothing is loaded from anywhere: what
         # a run is called cannot become either.
         allowed="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
-        f"'sha256-{_digest(script)}'",
+        f"'sha256-{digest}'",
     )
 
 
@@ -118,9 +101,7 @@ def _told(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
 def _compared(runs: Sequence[Run]) -> list[Chart]:
     """Plots that several runs share."""
     courses = [(run.name, run.pools.accuracy_per_round) for run in runs if run.pools is not None]
-    measured = [
-        (name, course) for name, course in courses if any(value is not None for value in course)
-    ]
+    measured = [each for each in courses if any(value is not None for value in each[1])]
     return [plots.accuracy_plot(measured)] if len(measured) > 1 else []
 
 
@@ -134,12 +115,11 @@ def _charts(run: Run) -> dict[str, list[Chart]]:
         pools.append(plots.occupancy_plot(run.pools.occupancy_per_round, run.name))
     spent = [line.metrics.privacy.epsilon for line in run.rounds if line.metrics.privacy]
     known, privacy = [each for each in spent if each is not None], run.summary.privacy
+    told = privacy is not None and known == spent != []
     return {
         "pools": pools,
-        "clients": [] if run.partition is None else [partition_plot(run.partition)],
-        "privacy": [plots.spent_plot(known, privacy.budget)]
-        if privacy and known == spent != []
-        else [],
+        "clients": [] if run.partition is None else [plots.partition_plot(run.partition)],
+        "privacy": [plots.spent_plot(known, privacy.budget)] if privacy and told else [],
         "encoder": [*_embeddings(run), *_losses(run)],
     }
 
@@ -163,10 +143,6 @@ def _losses(run: Run) -> list[Chart]:
     if not training or len(known) < len(training):
         return []
     return [plots.loss_plot([loss for loss, _ in known], [terms for _, terms in known])]
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(sha256(script.encode()).digest()).decode()
 
 
 def _image(svg: str) -> str:

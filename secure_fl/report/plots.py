@@ -7,6 +7,7 @@ from colorsys import hls_to_rgb
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secure_fl.data.summary import ClientSummary, PartitionSummary
 from secure_fl.report.figures import (
     COLOURS,
     Chart,
@@ -19,16 +20,20 @@ from secure_fl.report.figures import (
     new_figure,
     pool_colour,
     save,
+    shortened,
 )
+from secure_fl.report.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from secure_fl.federation.run_summary import FinalPools
 
 _NEITHER = "#a9b1ba"
 """The colour of dots without a label."""
 _MOST_KEYS = 20
+_MOST_ROWS, _MOST_TICKS = 60, 25
 
 
 def accuracy_plot(runs: Sequence[tuple[str, Sequence[float | None]]]) -> Chart:
@@ -48,20 +53,17 @@ def accuracy_plot(runs: Sequence[tuple[str, Sequence[float | None]]]) -> Chart:
 def _draw_accuracy(axes: Axes, runs: Sequence[tuple[str, Sequence[float | None]]]) -> None:
     for place, (name, accuracies) in enumerate(runs):
         known = [(number, value) for number, value in enumerate(accuracies) if value is not None]
-        colour, dash = line_style(place)
-        axes.plot(
-            [n for n, _ in known],
-            [v for _, v in known],
-            marker="o",
-            markersize=3,
-            color=colour,
-            linestyle=(0, dash) if dash else "-",
-            label=name,
-            clip_on=False,
-        )
-    axes.set_xlabel("rounds of training")
-    axes.set_ylabel("accuracy, mean over clients")
-    axes.set_ylim(0, 1)
+        _draw_line(axes, place, *zip(*known, strict=True), label=name, clip_on=False)
+    axes.set(xlabel="rounds of training", ylabel="accuracy, mean over clients", ylim=(0, 1))
+
+
+def _draw_line(
+    axes: Axes, place: int, x: Sequence[float] = (), y: Sequence[float] = (), **more: Any
+) -> None:
+    """One line of several, in the style of its place."""
+    colour, dash = line_style(place)
+    style = (0, dash) if dash else "-"
+    axes.plot(x, y, marker="o", markersize=3, color=colour, linestyle=style, **more)
 
 
 def occupancy_plot(counts: Sequence[Sequence[int]], title: str) -> Chart:
@@ -82,17 +84,13 @@ def _draw_occupancy(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
         heights = [row[pool] for row in counts]
         axes.bar(range(len(counts)), heights, bottom=floor, width=0.85, color=pool_colour(pool))
         floor = [a + b for a, b in zip(floor, heights, strict=True)]
-    axes.set_xlabel("rounds of training")
-    axes.set_ylabel("clients")
+    axes.set(xlabel="rounds of training", ylabel="clients")
 
 
 def save_comparison(runs: Sequence[tuple[str, FinalPools]], path: Path) -> None:
-    """Accuracy and occupancy of several runs, `(name, pools)`, as one picture; the suffix names
-    the format.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-        ConfigError: the name's end is no format's.
+    """Accuracy and occupancy of several runs, `(name, pools)`, as one picture; the suffix names the
+    format. Raises DependencyError: matplotlib is missing; ConfigError: the name's end is no
+    format's.
     """
     with drawing():
         figure = new_figure(2.6 * max(2, len(runs)), 5.2)
@@ -114,17 +112,8 @@ def loss_plot(losses: Sequence[float], terms: Sequence[Mapping[str, float]]) -> 
         figure = new_figure(4.2, 2.6)
         axes = figure.add_subplot()
         for place, values in enumerate(lines.values()):
-            colour, dash = line_style(place)
-            axes.plot(
-                range(1, len(losses) + 1),
-                values,
-                color=colour,
-                linestyle=(0, dash) if dash else "-",
-                marker="o",
-                markersize=2.5,
-            )
-        axes.set_xlabel("round")
-        axes.set_ylabel("loss, mean over clients")
+            _draw_line(axes, place, range(1, len(losses) + 1), values)
+        axes.set(xlabel="round", ylabel="loss, mean over clients")
         svg = as_svg(figure)
     alt = (
         f"Lines: the pre-training loss and its terms, by round. The loss goes from {losses[0]:.3g} "
@@ -139,26 +128,17 @@ def spent_plot(epsilons: Sequence[float], budget: float) -> Chart:
         figure = new_figure(4.2, 2.4)
         axes = figure.add_subplot()
         colour, over = COLOURS[0], COLOURS[3]
-        axes.step(
-            range(1, len(epsilons) + 1),
-            epsilons,
-            where="post",
-            color=colour,
-            marker="o",
-            markersize=3,
-        )
+        rounds = range(1, len(epsilons) + 1)
+        axes.step(rounds, epsilons, where="post", color=colour, marker="o", markersize=3)
         axes.axhline(budget, color=over, linewidth=1.2, linestyle=(0, (4, 2)))
-        axes.set_ylim(0, 1.08 * max(budget, *epsilons))
-        axes.set_xlabel("round")
-        axes.set_ylabel("ε spent")
+        axes.set(xlabel="round", ylabel="ε spent", ylim=(0, 1.08 * max(budget, *epsilons)))
         svg = as_svg(figure)
     alt = (
         f"Steps: ε spent, by round, all phases in order: {epsilons[-1]:.2f} at the end, of a "
         f"budget of {budget:g}."
     )
-    return Chart(
-        "ε spent, round by round", alt, svg, (Key("spent", colour, ""), Key("budget", over, "4 2"))
-    )
+    keys = Key("spent", colour, ""), Key("budget", over, "4 2")
+    return Chart("ε spent, round by round", alt, svg, keys)
 
 
 def embedding_plot(embedding: dict[str, Any], colour_by: str, names: Sequence[str] = ()) -> Chart:
@@ -175,21 +155,13 @@ def embedding_plot(embedding: dict[str, Any], colour_by: str, names: Sequence[st
     colours = _colours(found)
     with drawing():
         figure = new_figure(4.2, 2.4)
-        for place, (stage, title) in enumerate(
-            (("initial", "random"), ("final", "pre-trained")), 1
-        ):
-            axes, points = figure.add_subplot(1, 2, place), embedding[stage]
-            axes.scatter(
-                [p[0] for p in points],
-                [p[1] for p in points],
-                c=[colours[value] for value in values],
-                s=5,
-                linewidths=0,
-                rasterized=True,
-            )
+        stages = (("initial", "random"), ("final", "pre-trained"))
+        for place, (stage, title) in enumerate(stages, 1):
+            axes, (x, y) = figure.add_subplot(1, 2, place), zip(*embedding[stage], strict=True)
+            own = [colours[value] for value in values]
+            axes.scatter(x, y, c=own, s=5, linewidths=0, rasterized=True)
             axes.set_title(title, fontsize=9)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
         svg = as_svg(figure)
     keys = [
         Key("none" if value < 0 else called(names, value, colour_by), colours[value])
@@ -215,3 +187,75 @@ def _colours(values: Sequence[int]) -> dict[int, str]:
         value: _NEITHER if value < 0 else "#" + "".join(f"{round(255 * part):02x}" for part in turn)
         for value, turn in turns.items()
     }
+
+
+def partition_plot(summary: PartitionSummary) -> Chart:
+    """Training examples of each label at each client."""
+    with drawing():
+        svg = as_svg(_partition_figure(summary, 4.2))
+    clients, shown = len(summary.clients), min(len(summary.clients), _MOST_ROWS)
+    kind = "Bars: training examples"
+    if summary.classes:
+        kind = f"Heat map: training examples of {summary.classes} labels"
+    part = "" if shown == clients else f", the first {shown} of them"
+    skew = f"label skew {summary.label_skew:.2f} (0 is even)"
+    return Chart(
+        f"Who holds what{part}", f"{kind} at each of {clients} clients{part}; {skew}.", svg
+    )
+
+
+def _partition_figure(summary: PartitionSummary, width: float) -> Figure:
+    clients = summary.clients[:_MOST_ROWS]
+    labels = _label_ticks(summary.class_names, summary.classes)
+    below = 0.8
+    if labels:
+        below = 1.5 + 0.075 * max(len(text) for text in labels.values()) * _are_upright(labels)
+    figure = new_figure(width, 0.2 * max(4, len(clients)) + below)
+    axes = figure.add_subplot()
+    if labels:
+        _draw_labels(figure, axes, clients, labels)
+    else:
+        axes.barh(range(len(clients)), [client.examples for client in clients], color=COLOURS[0])
+        axes.invert_yaxis()
+        axes.set_xlabel("training examples")
+    axes.set_yticks(range(len(clients)), [_row_label(client) for client in clients])
+    axes.set_ylabel("client")
+    return figure
+
+
+def _draw_labels(
+    figure: Figure, axes: Axes, clients: Sequence[ClientSummary], labels: dict[int, str]
+) -> None:
+    """A heat map of clients by labels; `labels` are the ticks that have room."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+    from matplotlib.ticker import MaxNLocator
+
+    blue = to_rgb(COLOURS[0])
+    # see-through where nothing is, on any ground
+    shades = LinearSegmentedColormap.from_list("shades", [(*blue, 0.03), (*blue, 1.0)])
+    held = [client.labels for client in clients]
+    image = axes.imshow(held, cmap=shades, aspect="auto", vmin=0, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.02)
+    bar.set_label("training examples")
+    bar.set_ticks(MaxNLocator(5, integer=True))
+    upright = _are_upright(labels)
+    axes.set_xticks(list(labels), list(labels.values()), rotation=90 if upright else 0)
+    axes.set_xlabel("label")
+
+
+def _label_ticks(names: Sequence[str], classes: int) -> dict[int, str]:
+    """Texts of the labels by their place, every one where there is room; names where there
+    are some.
+    """
+    step = max(1, -(-classes // _MOST_TICKS))
+    return {place: shortened(called(names, place)) for place in range(0, classes, step)}
+
+
+def _are_upright(labels: dict[int, str]) -> bool:
+    """Whether labels are too long to stand side by side."""
+    return max(len(text) for text in labels.values()) > max(1, 36 // len(labels))
+
+
+def _row_label(client: ClientSummary) -> str:
+    """A client's name, or its number and what its data are."""
+    return shortened(printable(client.name) or f"{client.client}  {client.note}".strip())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.summary import PartitionSummary
@@ -15,6 +15,7 @@ from secure_fl.federation.run_summary import FinalPools, Summary
 from secure_fl.files import is_file, read_bytes, read_json
 from secure_fl.report.names import printable, told_apart
 
+T = TypeVar("T")
 _REMEDY = "restore the file that the run wrote"
 
 
@@ -74,10 +75,8 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Every folder once, in the order given.
-
-    Raises:
-        RunFolderError: a folder holds no finished run, or a damaged one.
+    """Every folder once, in the order given. Raises RunFolderError: a folder holds no finished run,
+    or a damaged one.
     """
     found = [_read(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
     names = told_apart([(run.name, run.folder) for run in found])
@@ -87,16 +86,18 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _read(path: Path) -> Run:
     folder = RunFolder.open(path)
     config, summary = folder.read_config(), folder.read_summary()
-    partition = (
-        read_json(folder.partition, PartitionSummary, _REMEDY)
-        if is_file(folder.partition)
-        else None
-    )
-    embedding = (
-        read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
-    )
     text = read_bytes(folder.config).decode(errors="replace")
-    name = printable(summary.name)
     return Run(
-        name, path.resolve(), config, text, summary, folder.read_metrics(), partition, embedding
+        printable(summary.name),
+        path.resolve(),
+        config,
+        text,
+        summary,
+        folder.read_metrics(),
+        _where_written(folder.partition, PartitionSummary),
+        _where_written(folder.embedding, dict[str, Any]),
     )
+
+
+def _where_written(path: Path, kind: type[T]) -> T | None:
+    return read_json(path, kind, _REMEDY) if is_file(path) else None

@@ -11,13 +11,7 @@ from typing import Any
 from secure_fl.data.summary import ClientSummary
 from secure_fl.federation.run_summary import FinalPools, SketchPrivacy
 from secure_fl.quantities import clock, size
-from secure_fl.report.findings import (
-    closed_pools,
-    has_minimum,
-    is_plain,
-    largest,
-    protection,
-)
+from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import (
     NONE,
@@ -34,28 +28,19 @@ from secure_fl.report.tables import (
 from secure_fl.report.tiles import members_of, totals
 
 _MOST_NAMES = 12
+Row = list[Cell | str]
 _MISSING = object()
 """What stands for a client of whom no ε is recorded; None is one without a bound."""
 
 
 def comparison(runs: Sequence[Run]) -> Table:
     """A row for each run."""
-    titles = [
-        "/run/",
-        "accuracy",
-        "spread",
-        "worst client",
-        "pools in use",
-        "ARI",
-        "/sums/",
-        "/differential privacy/",
-        "to clients",
-        "to server",
-        "time",
-    ]
-    return table(
-        "The runs compared", titles, [_compared(run) for run in runs], sortable=len(runs) > 1
+    titles = (
+        "/run/ | accuracy | spread | worst client | pools in use | ARI | /sums/ | "
+        "/differential privacy/ | to clients | to server | time"
     )
+    rows = [_compared(run) for run in runs]
+    return table("The runs compared", titles, rows, sortable=len(runs) > 1)
 
 
 def _compared(run: Run) -> list[Cell]:
@@ -65,14 +50,13 @@ def _compared(run: Run) -> list[Cell]:
         in_use = Cell(f"{pools.active} of {len(pools.counts)}", sort=pools.active)
         figures = pools.accuracy, pools.accuracy_std, pools.accuracy_min
         measured = [*map(number, figures), in_use, number(pools.ari, 2)]
-    plain = is_plain(run)
+    sums = Cell(run.config.security.protection)
+    if is_plain(run):
+        sums = Cell("plain: read by the server", mark="bad")
     return [
         Cell(run.name),
         *measured,
-        Cell(
-            "plain: read by the server" if plain else run.config.security.protection,
-            mark="bad" if plain else "",
-        ),
+        sums,
         privacy_in_short(run),
         Cell(size(down), sort=down),
         Cell(size(up), sort=up),
@@ -106,23 +90,14 @@ def pool_table(run: Run) -> Table | None:
     if pools is None:
         return None
     spent = (privacy and privacy.pools) or {}
-    titles = [
-        "/pool/",
-        "clients",
-        "/who/",
-        "accuracy, mean",
-        "worst",
-        "/round by round/",
-        "/not opened/",
-        *(["ε"] if spent else []),
-    ]
+    titles = "/pool/ | clients | /who/ | accuracy, mean | worst | /round by round/ | /not opened/"
     rows = []
     for pool, members in enumerate(members_of(pools)):
         row = _pool_row(run, pools, pool, members)
         if spent:
             row.append(Cell(epsilon(spent[str(pool)]) if str(pool) in spent else NONE))
         rows.append(row)
-    return table("Pools at the end of the run", titles, rows)
+    return table("Pools at the end of the run", titles + (" | ε" if spent else ""), rows)
 
 
 def _pool_row(run: Run, pools: FinalPools, pool: int, members: Sequence[int]) -> list[Cell]:
@@ -156,26 +131,16 @@ def pool_notes(run: Run) -> list[str]:
     notes = [rule] if has_minimum(run) else []
     notes += [f"{unknown[0].upper()}{unknown[1:]}."] if unknown else []
     groups = run.pools.accuracy_by_group if run.pools is not None else {}
-    return (
-        [
-            *notes,
-            (
-                "Accuracy by known group: "
-                f"{', '.join(f'group {group}: {value:.3f}' for group, value in groups.items())}."
-            ),
-        ]
-        if groups
-        else notes
-    )
+    told = ", ".join(f"group {group}: {value:.3f}" for group, value in groups.items())
+    return [*notes, f"Accuracy by known group: {told}."] if told else notes
 
 
 def client_table(run: Run) -> Table | None:
     """A row for each client, with whatever the record holds of it; None where it holds nothing."""
     pools, privacy = run.pools, run.summary.privacy
     spent = {} if privacy is None else privacy.clients
-    members = (
-        {} if run.partition is None else {member.client: member for member in run.partition.clients}
-    )
+    held = () if run.partition is None else run.partition.clients
+    members = {member.client: member for member in held}
     accuracies = {} if pools is None else pools.accuracies
     choices = {} if pools is None else {int(who): pool for who, pool in pools.choices.items()}
     ids = sorted(members.keys() | choices.keys() | {int(client) for client in spent})
@@ -195,14 +160,14 @@ def client_table(run: Run) -> Table | None:
     for client in ids:
         told = choices.get(client), accuracies.get(str(client)), spent.get(str(client), _MISSING)
         cells = _client_cells(members.get(client), *told)
-        first = (
-            Cell(run.client(client)) if run.client_names else Cell(f"client {client}", sort=client)
+        name, sort = (
+            (run.client(client), None) if run.client_names else (f"client {client}", client)
         )
-        rows.append([first, *(cells[title] for title in heads)])
+        rows.append([Cell(name, sort=sort), *(cells[title] for title in heads)])
     title = "Clients, the pool each one uses and how well it serves them"
     if pools is None:
         title = "What each client holds"
-    return table(title, ["/client/", *heads], rows, sortable=True)
+    return table(title, " | ".join(["/client/", *heads]), rows, sortable=True)
 
 
 def _client_cells(
@@ -226,26 +191,25 @@ def claim_table(run: Run) -> Table | None:
     said = run.summary.charged
     if said is None or not said.claims:
         return None
-    rows = [
+    rows: list[Row] = [
         [
-            Cell(claim.adversary),
-            Cell(
-                epsilon(claim.epsilon),
-                sort=claim.epsilon,
-                mark="bad" if claim.epsilon is None else "",
-            ),
+            claim.adversary,
+            _bound(claim.epsilon),
             Cell(f"{claim.delta:g}", sort=claim.delta),
-            Cell(f"one {claim.unit}, {claim.adjacency}"),
-            Cell(claim.sampling),
+            f"one {claim.unit}, {claim.adjacency}",
+            claim.sampling,
         ]
         for claim in said.claims
     ]
-    covered = (
-        f"ε against each adversary: covers {said.covers}"
-        if isinstance(said, SketchPrivacy)
-        else "ε against each adversary, over the whole run"
+    covers = (
+        f": covers {said.covers}" if isinstance(said, SketchPrivacy) else ", over the whole run"
     )
-    return table(covered, ["/who looks/", "ε", "δ", "/hidden/", "/sampling/"], rows)
+    titles = "/who looks/ | ε | δ | /hidden/ | /sampling/"
+    return table(f"ε against each adversary{covers}", titles, rows)
+
+
+def _bound(value: float | None) -> Cell:
+    return Cell(epsilon(value), sort=value, mark="bad" if value is None else "")
 
 
 def claim_terms(run: Run) -> list[tuple[str, list[str]]]:
@@ -255,10 +219,7 @@ def claim_terms(run: Run) -> list[tuple[str, list[str]]]:
     outside = [] if privacy is None else list(privacy.outside)
     found = [
         ("What these ε assume", _terms([(each.adversary, each.assumes) for each in claims])),
-        (
-            "What these ε do not cover",
-            _terms([(each.adversary, each.not_covered) for each in claims]),
-        ),
+        ("What these ε do not cover", _terms([(one.adversary, one.not_covered) for one in claims])),
         ("What is written outside of these ε, for the experimenter", outside),
     ]
     return [(heading, texts) for heading, texts in found if texts]
@@ -270,12 +231,10 @@ def _terms(claims: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     for adversary, texts in claims:
         for text in texts:
             found.setdefault(text, []).append(adversary)
-    return [
-        text
-        if len(who) == len(claims)
-        else f"{text} (said against: {'; '.join(dict.fromkeys(who))})"
-        for text, who in found.items()
-    ]
+    of = {
+        text: "; ".join(dict.fromkeys(who)) for text, who in found.items() if len(who) < len(claims)
+    }
+    return [f"{text} (said against: {of[text]})" if text in of else text for text in found]
 
 
 def claim_notes(run: Run) -> list[str]:
@@ -286,37 +245,27 @@ def claim_notes(run: Run) -> list[str]:
     kind = f"ε = {epsilon(said.epsilon)} at δ = {said.delta:g}, {said.unit} level, {said.adjacency}"
     told = f"{said.releases} releases, every one in ledger.json."
     if isinstance(said, SketchPrivacy):
-        return [
-            (
-                f"{kind}, covers {said.covers}: updates, choices of pools and models of this "
-                f"run have no differential privacy. {told}"
-            )
-        ]
-    return [
-        (
-            f"{kind}, the largest of any client, of a budget of {said.budget:g}. {told} ε of "
-            "different units is never added."
-        )
-    ]
+        bare = "updates, choices of pools and models of this run have no differential privacy"
+        return [f"{kind}, covers {said.covers}: {bare}. {told}"]
+    largest_of = f"the largest of any client, of a budget of {said.budget:g}"
+    return [f"{kind}, {largest_of}. {told} ε of different units is never added."]
 
 
 def secrecy_table(run: Run) -> Table | None:
     """Who can read what of the sums; None for a record of an earlier version."""
-    rows = [
+    if not run.summary.secrecy:
+        return None
+    nothing = Cell("nothing is kept from it", mark="bad")
+    rows: list[Row] = [
         [
-            Cell(row.adversary),
-            Cell("", items=clauses(row.holds))
-            if row.holds
-            else Cell("nothing is kept from it", mark="bad"),
+            row.adversary,
+            Cell("", items=clauses(row.holds)) if row.holds else nothing,
             Cell("", items=clauses(row.reads)),
         ]
         for row in run.summary.secrecy
     ]
-    return (
-        table("Who can read what of the sums", ["/who looks/", "/cannot read/", "/reads/"], rows)
-        if rows
-        else None
-    )
+    titles = "/who looks/ | /cannot read/ | /reads/"
+    return table("Who can read what of the sums", titles, rows)
 
 
 def encoder_table(run: Run) -> Table | None:
@@ -325,41 +274,25 @@ def encoder_table(run: Run) -> Table | None:
     if measured is None or measured.pretrained is None:
         return None
     initial, measured_on = measured.initial or {}, measured.measured_on or {}
-    rows = [
+    rows: list[Row] = [
         [
-            Cell(name.replace("_", " ")),
+            name.replace("_", " "),
             number(initial[name]),
             number(value),
-            Cell(
-                measured_on["fine_tune" if name.startswith("fine_tune") else name],
-                mark="quiet",
-            ),
+            Cell(measured_on["fine_tune" if name.startswith("fine_tune") else name], mark="quiet"),
         ]
         for name, value in measured.pretrained.items()
     ]
-    return table(
-        "The encoder before and after pre-training",
-        ["/measure/", "random", "pre-trained", "/measured on/"],
-        rows,
-    )
+    titles = "/measure/ | random | pre-trained | /measured on/"
+    return table("The encoder before and after pre-training", titles, rows)
 
 
 def cost_table(run: Run) -> Table:
     """A row for each phase."""
-    rows = []
+    rows: list[Row] = []
     for phase, cost in run.summary.costs.items():
-        times = [
-            Cell(NONE) if taken is None else Cell(clock(taken))
-            for taken in (cost.seconds, cost.sum_seconds)
-        ]
-        rows.append(
-            [
-                Cell(phase),
-                count(cost.rounds),
-                *times,
-                Cell(size(cost.bytes_down)),
-                Cell(size(cost.bytes_up)),
-            ]
-        )
-    titles = ["/phase/", "rounds", "time", "secure sum", "to clients", "to server"]
+        taken = (cost.seconds, cost.sum_seconds)
+        times = [NONE if each is None else clock(each) for each in taken]
+        rows.append([phase, count(cost.rounds), *times, size(cost.bytes_down), size(cost.bytes_up)])
+    titles = "/phase/ | rounds | time | secure sum | to clients | to server"
     return table("Cost of each phase; bytes are of message bodies, over all clients", titles, rows)

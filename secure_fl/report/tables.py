@@ -52,14 +52,11 @@ class Table:
 
 
 def table(
-    caption: str,
-    titles: Sequence[str],
-    rows: Iterable[Sequence[Cell | str]],
-    *,
-    sortable: bool = False,
+    caption: str, titles: str, rows: Iterable[Sequence[Cell | str]], *, sortable: bool = False
 ) -> Table:
-    """A table whose titles in `/slashes/` head columns of words."""
-    columns = tuple(Column(title.strip("/"), title.startswith("/")) for title in titles)
+    """A table; its titles are given as `/run/ | time`, those in slashes head columns of words."""
+    each = titles.split(" | ")
+    columns = tuple(Column(title.strip("/"), title.startswith("/")) for title in each)
     cells = tuple(
         tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
     )
@@ -82,11 +79,8 @@ def epsilon(value: float | None) -> str:
     """An ε, never rounded down: an ε that is shown is one that holds."""
     if value is None:
         return "no bound"
-    return (
-        f"{ceil(value * 100 - 1e-6) / 100:.2f}"
-        if value >= 0.1
-        else f"{ceil(value * 10000 - 1e-6) / 10000:.4f}"
-    )
+    digits = 2 if value >= 0.1 else 4
+    return f"{ceil(value * 10**digits - 1e-6) / 10**digits:.{digits}f}"
 
 
 def spans(rounds: Iterable[int]) -> str:

@@ -70,22 +70,15 @@ def global_model(run: Run, runs: Sequence[Run]) -> Run | None:
     """A measured run with one pool, on the same data, clients and seed; of several, one of the
     same privacy.
     """
-    same = [
-        other
-        for other in runs
-        if other is not run
-        and other.pool_count == 1
-        and _comparable(run, other)
-        and _accuracy(other) is not None
-    ]
-    return next(
-        (other for other in same if other.config.privacy.unit == run.config.privacy.unit),
-        same[0] if same else None,
-    )
+    same = [other for other in _single(run, runs) if _setting(other) == _setting(run)]
+    same = [other for other in same if other.pools and other.pools.accuracy is not None]
+    alike = [other for other in same if other.config.privacy.unit == run.config.privacy.unit]
+    return next(iter([*alike, *same]), None)
 
 
-def _comparable(run: Run, other: Run) -> bool:
-    return _setting(run) == _setting(other)
+def _single(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """The other runs with one pool."""
+    return [other for other in runs if other is not run and other.pool_count == 1]
 
 
 def _setting(run: Run) -> tuple[object, ...]:
@@ -96,15 +89,8 @@ def _setting(run: Run) -> tuple[object, ...]:
 
 def _tests(run: Run) -> list[tuple[int, int]]:
     """How many test examples each client has."""
-    return (
-        []
-        if run.partition is None
-        else [(member.client, member.test) for member in run.partition.clients]
-    )
-
-
-def _accuracy(run: Run) -> float | None:
-    return None if run.pools is None else run.pools.accuracy
+    members = () if run.partition is None else run.partition.clients
+    return [(member.client, member.test) for member in members]
 
 
 def _how_good(run: Run, runs: Sequence[Run]) -> Tile:
@@ -148,16 +134,12 @@ def _accuracies(run: Run, pools: FinalPools) -> list[Line]:
 def _encoder(run: Run) -> list[Line]:
     measured = run.summary.representation or Metrics()
     initial, pretrained = measured.initial or {}, measured.pretrained or {}
-    told = [
-        (name, said)
-        for name, said in (("linear_probe", "linear probe"), ("knn", "kNN"))
-        if name in pretrained
-    ]
     return [
         Line(
             f"{said}: {initial[name]:.3f} with a random encoder, {pretrained[name]:.3f} pre-trained"
         )
-        for name, said in told
+        for name, said in (("linear_probe", "linear probe"), ("knn", "kNN"))
+        if name in pretrained
     ]
 
 
@@ -166,21 +148,17 @@ def _against_global(run: Run, runs: Sequence[Run], pools: FinalPools) -> list[Li
         return [Line("this is the global model: one pool for all clients")]
     other = global_model(run, runs)
     if other is None:
-        others = [other for other in runs if other is not run and other.pool_count == 1]
+        others = [other.name for other in _single(run, runs)]
         unlike = (
-            f"no run to compare with: {some([o.name for o in others], 2)} has one pool, but other "
+            f"no run to compare with: {some(others, 2)} has one pool, but other "
             "data, clients or seed, or was not measured"
         )
         return [Line(unlike if others else _NO_GLOBAL, "quiet")]
     base = other.pools or pools
     gain = (pools.accuracy or 0.0) - (base.accuracy or 0.0)
     worst = (pools.accuracy_min or 0.0) - (base.accuracy_min or 0.0)
-    lines = [
-        Line(
-            f"one global model ({other.name}): {share(base.accuracy)}, so {gain:+.3f} with "
-            f"pools; {worst:+.3f} for the worst client"
-        )
-    ]
+    found = f"{share(base.accuracy)}, so {gain:+.3f} with pools; {worst:+.3f} for the worst client"
+    lines = [Line(f"one global model ({other.name}): {found}")]
     if other.config.privacy.unit != run.config.privacy.unit:
         lines.append(Line("the two differ in differential privacy too", "quiet"))
     if _tests(other) != _tests(run):
@@ -214,9 +192,8 @@ def _claims(said: Privacy) -> list[Line]:
     for other, value, who in by_epsilon(said.claims):
         against = "; ".join(who) if other == unit else f"{len(who)} of the same"
         of = "" if other == unit else f" for one {other}"
-        lines.append(
-            Line(f"{epsilon(value)}{of} against {against}", "bad" if value is None else "")
-        )
+        mark: Mark = "bad" if value is None else ""
+        lines.append(Line(f"{epsilon(value)}{of} against {against}", mark))
     return lines
 
 
@@ -284,14 +261,10 @@ def _what_it_cost(run: Run) -> Tile:
     lines += [Line(f"rounds: {rounds}")] if rounds else []
     sums = [cost.sum_seconds for cost in costs.values() if cost.sum_seconds is not None]
     if seconds is not None and len(sums) == len(costs):
-        lines.append(
-            Line(f"all parties in one process; {duration(sum(sums))} of it the secure sum")
-        )
-    lines += (
-        [Line(f"{run.summary.encoder_parameters:,} parameters in the encoder")]
-        if run.summary.encoder_parameters is not None
-        else []
-    )
+        within = f"{duration(sum(sums))} of it the secure sum"
+        lines.append(Line(f"all parties in one process; {within}"))
+    parameters = run.summary.encoder_parameters
+    lines += [] if parameters is None else [Line(f"{parameters:,} parameters in the encoder")]
     answer = size(down + up) if seconds is None else duration(seconds)
     return Tile("What did it cost?", answer, "", tuple(lines), "costs")
 

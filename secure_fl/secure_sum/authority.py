@@ -17,12 +17,7 @@ from secure_fl.secure_sum.block_codec import HolderCipher
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums
 from secure_fl.secure_sum.framing import unframe
-from secure_fl.secure_sum.key_directory import (
-    KeyBook,
-    agreed_by,
-    check_agreed,
-    holders_that_signed,
-)
+from secure_fl.secure_sum.key_directory import KeyBook, agreed_by, check_agreed, holders_that_signed
 from secure_fl.secure_sum.messages import (
     Counts,
     OpenRequest,
@@ -40,7 +35,7 @@ from secure_fl.secure_sum.verified import question_of
 
 
 class Authority:
-    """The authority in one round.
+    """The authority in one round. Raises SecureSumError: the store is damaged, or another's.
 
     Args:
         plan: the round's, `key_holder="authority"`.
@@ -49,9 +44,6 @@ class Authority:
         store: what outlives the process; where it has a state of this round, it goes on.
         applied: makes the next state of the opened sums; None where nobody keeps one. It is called
             again where the answer could not be stored, and gives the same then.
-
-    Raises:
-        SecureSumError: the store is damaged, or another's.
     """
 
     def __init__(
@@ -136,9 +128,8 @@ class Authority:
         return self._sign(Phase.APPLY, Applied(opened.digest, state, place).encode())
 
     def _agreed(self, request: OpenRequest) -> tuple[KeyBook, tuple[bytes, ...]]:
-        """Everybody's keys, and the rest of the evidence.
-
-        Before that t holders of each dealer's shares are seen to have signed the set.
+        """Everybody's keys, and the rest of the evidence. Before that t holders of each dealer's
+        shares are seen to have signed the set.
         """
         if len(request.evidence) < 2:
             remedy = "send everybody's keys and the survivors' signatures"

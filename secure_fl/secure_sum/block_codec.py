@@ -199,13 +199,9 @@ class Adder:
 def open_sum(
     plan: RoundPlan, cipher: HolderCipher | None, block: int, body: bytes, survivors: int
 ) -> Integers:
-    """Fields of an unmasked sum.
-
-    Raises:
-        RefusedError: the body's reasons, or `out-of-range` beyond what so many clients and their
-            noise can have made.
-        RoundRefusedError: `still-masked` where the guard behind the fields is not 0: masks are
-            left, or the sum was damaged.
+    """Fields of an unmasked sum. Raises RefusedError: the body's reasons, or `out-of-range` beyond
+    what so many clients and their noise can have made; RoundRefusedError: `still-masked` where the
+    guard behind the fields is not 0: masks are left, or the sum was damaged.
     """
     fields, numbers = plan.shape.fields(block), plan.numbers(block)
     if cipher is None:

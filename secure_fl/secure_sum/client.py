@@ -68,7 +68,7 @@ _ROUNDS_OF_SEEDS = 4
 
 
 class RoundClient(ClientSetup):
-    """One client in one round.
+    """One client in one round. Raises SecureSumError: the store is damaged, or another's.
 
     Args:
         plan: the round's.
@@ -82,9 +82,6 @@ class RoundClient(ClientSetup):
         applied: makes the next state of the opened sums; None where nobody keeps one. What it gives
             must outlive the process by itself; after a kill it may be asked once more, and gives
             the same.
-
-    Raises:
-        SecureSumError: the store is damaged, or another's.
     """
 
     def __init__(
@@ -246,9 +243,8 @@ class RoundClient(ClientSetup):
         return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
 
     def _open_counts(self, data: bytes) -> bytes:
-        """From the survivors' signatures: shares of the seeds and keys that open the counts.
-
-        They are of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
+        """From the survivors' signatures: shares of the seeds and keys that open the counts. They
+        are of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
 
         Raises:
             RefusedError: the message's reasons.

@@ -28,7 +28,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import Adder, HolderCipher, open_sum, server_cipher
 from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.key_directory import KeyBook, seed_commitment
-from secure_fl.secure_sum.masks import pair_seeds, unmask_sum
+from secure_fl.secure_sum.masks import unmask_sum
 from secure_fl.secure_sum.messages import CountProof, RoundReason, RoundRefusedError
 
 
@@ -76,22 +76,14 @@ def dropped_pairs(
     book: KeyBook, position: int, mask_key: bytes, survivors: Sequence[int], blocks: int
 ) -> dict[int, list[bytes]]:
     """Pair seeds of a dropped client with its surviving neighbours, the first `blocks` blocks',
-    from its private mask key.
-
-    Raises:
-        RoundRefusedError: `not-proved` for a key that is not the advertised one's, blaming
-            its owner.
+    from its private mask key. Raises RoundRefusedError: `not-proved` for a key that is not the
+    advertised one's, blaming its owner.
     """
-    private, plan, alive = X25519PrivateKey.from_private_bytes(mask_key), book.plan, set(survivors)
+    private, alive = X25519PrivateKey.from_private_bytes(mask_key), set(survivors)
     if private.public_key().public_bytes_raw() != book.keys[position].masking:
         raise _unproved("not the key that was advertised", book, position)
-    place = {"round_number": plan.round, "blocks": blocks}
-    found = dict[int, list[bytes]]()
-    for other in filter(alive.__contains__, book.neighbours(position)):
-        low, high = sorted((position, other))
-        key, federation = book.masking_key(other), plan.roster.federation
-        found[other] = pair_seeds(private, key, federation=federation, low=low, high=high, **place)
-    return found
+    near = filter(alive.__contains__, book.neighbours(position))
+    return {other: book.pair_seeds(position, private, other, blocks) for other in near}
 
 
 def _check_positions(book: KeyBook, survivors: Sequence[int], dropped: Sequence[int]) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from secure_fl.crypto.envelope import Phase, head_bytes, sign_in_place
 from secure_fl.crypto.identities import Identity
-from secure_fl.secure_sum.boxes import TAG_BYTES
-from secure_fl.secure_sum.key_directory import KeyBook
+from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook
 from secure_fl.secure_sum.messages import Boxes
 from secure_fl.secure_sum.sizes import box_bytes, most_bytes
 from secure_fl.secure_sum.spool import Table, settled, spool
@@ -40,9 +39,8 @@ class DealtBoxes:
         return bytes(self._box(dealer, holder, place)[:size])
 
     def messages(self, identity: Identity, dealers: tuple[int, ...]) -> list[Message]:
-        """What goes to each of these dealers: who dealt, and their boxes for it.
-
-        Signed where it lies: all of it together is much in a large round.
+        """What goes to each of these dealers: who dealt, and their boxes for it. Signed where it
+        lies: all of it together is much in a large round.
         """
         book, plan = self._book, self._book.plan
         header = plan.header(Phase.SHARE, identity.name)

@@ -89,10 +89,8 @@ class Claims:
 
 
 def applied_by(plan: RoundPlan, envelopes: Sequence[bytes]) -> Claims:
-    """What each of these clients signed that it opened.
-
-    Raises:
-        RefusedError: a message that is not a signed digest of this round.
+    """What each of these clients signed that it opened. Raises RefusedError: a message that is not
+    a signed digest of this round.
     """
     seen, claims, sums = Seen(), dict[Claim, tuple[bytes, ...]](), dict[bytes, str]()
     for data in envelopes:

@@ -60,12 +60,9 @@ class Codec:
 
     @classmethod
     def finest(cls, clients: int, limit: float, layout: FieldLayout) -> Codec:
-        """The finest on which `clients` coordinates within ± `limit` never pass a field's edge.
-
-        The scale is cut to 24 bits, so that its product with a float32 is exact in float64.
-
-        Raises:
-            SecureSumError: no such limit, or so many clients leave fewer than 16 steps to it.
+        """The finest on which `clients` coordinates within ± `limit` never pass a field's edge. The
+        scale is cut to 24 bits, so that its product with a float32 is exact in float64. Raises
+        SecureSumError: no such limit, or so many clients leave fewer than 16 steps to it.
         """
         if not 1e-30 < limit < 1e30:
             problem, remedy = "not a size that a coordinate can have", "between 1e-30 and 1e30"
@@ -80,15 +77,13 @@ class Codec:
         return cls(scale, bound)
 
     def quantise(self, values: Tensor, out: Tensor) -> None:
-        """Values, float32 `[n]`, in steps: cut to ± the limit, then toward zero.
+        """Values, float32 `[n]`, in steps: cut to ± the limit, then toward zero. Raises
+        SecureSumError: a value is not finite.
 
         Args:
             values: in the units of an update.
             out: int64 `[n]`, where the steps are written, run by run: memory for whole vectors in
                 between would cost more than the arithmetic.
-
-        Raises:
-            SecureSumError: a value is not finite.
         """
         _need_finite(values, "a coordinate")
         work = torch.empty(min(RUN, len(values)), dtype=torch.float64)

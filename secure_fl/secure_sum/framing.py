@@ -40,14 +40,12 @@ def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
 
 
 def unframe(data: Bytes, count: int | None = None) -> list[Bytes]:
-    """The inverse of `frames`; views where `data` is one.
+    """The inverse of `frames`; views where `data` is one. Raises RefusedError: `truncated` or
+    `malformed`; `wrong-chunk` for another number of items.
 
     Args:
         data: the bytes.
         count: how many items there must be, checked before any is looked at.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`; `wrong-chunk` for another number of items.
     """
     return BodyReader(data).frames(count)
 
@@ -138,7 +136,7 @@ class BodyReader(Generic[Bytes]):
 
 def _cut(length: int) -> RefusedError:
     problem, remedy = "shorter than its fields", "send it as it was written"
-    return RefusedError(Reason.TRUNCATED, problem, field="body", value=length, remedy=remedy)
+    return RefusedError(Reason.TRUNCATED, problem, "body", length, remedy)
 
 
 def malformed(problem: str) -> RefusedError:

@@ -46,7 +46,8 @@ class Neighbourhoods:
     def of(cls, neighbours: Sequence[Iterable[int]], threshold: int) -> Neighbourhoods:
         """From the neighbours of every position, as many for each."""
         rows = (sorted((*near, client)) for client, near in enumerate(neighbours))
-        return cls(len(neighbours), b"".join(map(_packed, rows)), threshold)
+        table = b"".join(struct.pack(f"={len(row)}H", *row) for row in rows)
+        return cls(len(neighbours), table, threshold)
 
     @property
     def degree(self) -> int:
@@ -83,16 +84,14 @@ def draw(
     committed_keys: Sequence[bytes], *, degree: int | None = None, threshold: int | None = None
 ) -> Neighbourhoods:
     """Neighbourhoods for a committed list of public keys, the same for everyone who holds the list.
+    Raises SecureSumError: fewer than two clients, one key twice, an odd degree, or a threshold not
+    above half.
 
     Args:
         committed_keys: one byte string for each roster position, such as both public keys;
             all different.
         degree: even; None or at least n − 1 for the complete graph.
         threshold: shares that open a secret, of degree + 1; ⌊2(degree+1)/3⌋ + 1 by default.
-
-    Raises:
-        SecureSumError: fewer than two clients, one key twice, an odd degree, or a threshold not
-            above half.
     """
     count = len(committed_keys)
     if count < 2 or len(set(committed_keys)) != count:
@@ -101,7 +100,9 @@ def draw(
     if degree is None or degree >= count - 1:
         rows = tuple(tuple(j for j in range(count) if j != i) for i in range(count))
     else:
-        _check_degree(degree)
+        if degree < 2 or degree % 2:
+            remedy = "take `smallest_degree`, or leave it out for the complete graph"
+            raise SecureSumError("degree must be even", "degree", degree, remedy)
         ring = _permutation(commitment(committed_keys), count)
         around = [*range(-degree // 2, 0), *range(1, degree // 2 + 1)]
         placed = {
@@ -114,20 +115,10 @@ def draw(
     return Neighbourhoods.of(rows, needed)
 
 
-def _packed(ascending: Sequence[int]) -> bytes:
-    return struct.pack(f"={len(ascending)}H", *ascending)
-
-
 def commitment(committed_keys: Sequence[bytes]) -> bytes:
     """SHA-256 of the list, each entry with its length."""
     parts = (part for key in committed_keys for part in (len(key).to_bytes(4, "big"), key))
     return hashlib.sha256(b"".join([_LABEL, *parts])).digest()
-
-
-def _check_degree(degree: int) -> None:
-    if degree < 2 or degree % 2:
-        remedy = "take `smallest_degree`, or leave it out for the complete graph"
-        raise SecureSumError("degree must be even", "degree", degree, remedy)
 
 
 def _permutation(seed: bytes, count: int) -> list[int]:

@@ -108,11 +108,8 @@ class Frame:
 
     def blank(self, pool: int, yes: bool | None = None) -> Blocks:
         """The vector of a client that chose `pool`: its head, and zeros where its integers go.
-
         `yes` is what the client says in the head's last field; None where the frame has none.
-
-        Raises:
-            SecureSumError: no such pool, or a yes or no that does not fit the frame.
+        Raises SecureSumError: no such pool, or a yes or no that does not fit the frame.
         """
         if not 0 <= pool < self.pools:
             remedy = f"choose among 0..{self.pools - 1}"
@@ -140,9 +137,8 @@ class Frame:
 
 
 def means(shared: Tensor, pools: Tensor, counted: Counted, minimum: int) -> tuple[Tensor, Tensor]:
-    """Sums `[S]` over all survivors and `[K, W]` over each pool's members, float64, as means.
-
-    A count below `minimum` divides as if it were that; a pool that does not pass gives zeros.
+    """Sums `[S]` over all survivors and `[K, W]` over each pool's members, float64, as means. A
+    count below `minimum` divides as if it were that; a pool that does not pass gives zeros.
     """
     divisor = counted.counts.clamp_min(minimum)[:, None]
     of_pools = torch.where(counted.passing[:, None], pools / divisor, 0.0)
@@ -229,9 +225,8 @@ class Grid:
         return made
 
     def cut(self, update: Tensor) -> float:
-        """The share of a change's coordinates beyond their limits, which `blocks` cuts.
-
-        Of the plain ones or of the wide ones, the larger share.
+        """The share of a change's coordinates beyond their limits, which `blocks` cuts. Of the
+        plain ones or of the wide ones, the larger share.
         """
         wide = torch.cat([part.wide for part in self._parts])
         beyond = update.abs() > torch.where(wide, self._digits.limit, self.limit)
@@ -239,9 +234,8 @@ class Grid:
         return max(float(kind.float().mean()) if len(kind) else 0.0 for kind in kinds)
 
     def means(self, total: Blocks, survivors: int, minimum: int) -> tuple[Tensor, Tensor]:
-        """Mean changes, float64: `[shared]` and `[K, pooled]`.
-
-        Zero for pools with fewer than `minimum` members, or without weight.
+        """Mean changes, float64: `[shared]` and `[K, pooled]`. Zero for pools with fewer than
+        `minimum` members, or without weight.
         """
         counted = self.frame.counted(total.head, survivors, minimum)
         shared = self._parts[0].read(total.shared, torch.tensor(float(survivors)))

@@ -15,14 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from secure_fl.crypto.envelope import (
-    Header,
-    Phase,
-    Seen,
-    head_bytes,
-    open_envelope,
-    read_header,
-)
+from secure_fl.crypto.envelope import Header, Phase, Seen, head_bytes, open_envelope, read_header
 from secure_fl.crypto.identities import LONGEST_NAME, Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
@@ -146,14 +139,12 @@ class RoundInbox:
         return self._passing
 
     def receive(self, data: bytes | memoryview) -> str | None:
-        """Take one message.
+        """Take one message. Raises FileError: it cannot be written down; the round goes no further
+        than after a kill.
 
         Returns:
             None, or the reason it was refused for, which `refusals` keeps as well. Nothing is
             raised, whatever the bytes.
-
-        Raises:
-            FileError: it cannot be written down; the round goes no further than after a kill.
         """
         try:
             name = self._take(data)
@@ -199,30 +190,20 @@ class RoundInbox:
             raise self._late("uploads ended", "upload")
         check_size(data, most_bytes(self._plan, PHASES[self.step], to_client=False))
         if upload != (self.step == Step.UPLOAD) and phase != "?":
-            raise RefusedError(
-                Reason.WRONG_PHASE,
-                f"{self.step.name} is running",
-                field="phase",
-                value=len(data),
-                remedy="wait for its turn",
-            )
+            problem = f"{self.step.name} is running"
+            raise RefusedError(Reason.WRONG_PHASE, problem, "phase", len(data), "wait for its turn")
 
     def _late(self, problem: str, what: str) -> RefusedError:
         number, remedy = self._plan.round, "take part in the next round"
-        return RefusedError(Reason.STALE, problem, field=what, value=number, remedy=remedy)
+        return RefusedError(Reason.STALE, problem, what, number, remedy)
 
     def _take_keys(self, data: bytes) -> str:
         header, keys = self._accept(data, Phase.ADVERTISE, Advertise.decode)
         check_cohort(self._plan, header.sender)
         keys.check(header.sender)
         if not self._taken.isdisjoint({keys.sealing, keys.masking}):
-            raise RefusedError(
-                Reason.DUPLICATE,
-                "another client's key",
-                field="keys",
-                value=header.sender,
-                remedy="make keys of its own",
-            )
+            problem, remedy = "another client's key", "make keys of its own"
+            raise RefusedError(Reason.DUPLICATE, problem, "keys", header.sender, remedy)
         self._taken |= {keys.sealing, keys.masking}
         self._kept[header.sender], self._keys[header.sender] = data, keys
         return header.sender
@@ -235,13 +216,8 @@ class RoundInbox:
             raise _malformed("boxes for others than its neighbours", header.sender)
         if {len(box) for _, box in message.boxes} != {box_bytes(self._plan)}:
             # with a longer one its reader would be sent more than any message that it waits for
-            raise RefusedError(
-                Reason.WRONG_LENGTH,
-                "boxes of another length",
-                field="boxes",
-                value=header.sender,
-                remedy="a share of each secret",
-            )
+            problem, remedy = "boxes of another length", "a share of each secret"
+            raise RefusedError(Reason.WRONG_LENGTH, problem, "boxes", header.sender, remedy)
         assert self._boxes is not None
         self._boxes.take(position, [box for _, box in message.boxes])
         return header.sender
@@ -276,13 +252,13 @@ class RoundInbox:
         for block, (header, vector) in enumerate(zip(headers, vectors, strict=True)):
             self._adder.add(block, vector)
             self._seen.record(header)
-        self.signed_uploads.extend([frames(list(map(_signed_head, envelopes, headers)))])
+        signed = zip(envelopes, map(head_bytes, headers), strict=True)
+        self.signed_uploads.extend([frames([bytes(one[:head]) for one, head in signed])])
         # every header holds its body's hash, so the headers' hash names the whole upload
         self._heads.extend([bytes(envelopes[0])])
         self._arrived.append(position)
-        self.uploads[sender] = hashlib.sha256(
-            b"".join(header.encode() for header in headers)
-        ).digest()
+        whole = b"".join(header.encode() for header in headers)
+        self.uploads[sender] = hashlib.sha256(whole).digest()
         self._survivors = tuple(sorted((*self._survivors, position)))
         return sender
 
@@ -290,13 +266,8 @@ class RoundInbox:
         header, agreement = self._accept(data, Phase.AGREE, Agreement.decode)
         right = Agreement(self._view, len(self._survivors))
         if header.sender not in self._names or agreement != right:
-            raise RoundRefusedError(
-                RoundReason.NOT_AGREED,
-                "not this round's set",
-                field="view",
-                value=header.sender,
-                remedy="sign what was sent",
-            )
+            problem, remedy = "not this round's set", "sign what was sent"
+            raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "view", header.sender, remedy)
         self._kept[header.sender] = data
         return header.sender
 
@@ -304,13 +275,8 @@ class RoundInbox:
         phase = PHASES[self.step]
         header, message = self._accept(data, phase, Revealed.decode)
         if header.sender not in self._names:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "no survivor",
-                field="sender",
-                value=header.sender,
-                remedy="take part in the next round",
-            )
+            problem, remedy = "no survivor", "take part in the next round"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "sender", header.sender, remedy)
         if not set(message.passing) <= set(range(self._plan.shape.pools)):
             raise _malformed("no such pool", header.sender)
         places = self._plan.shape.after_counts(message.passing)
@@ -325,20 +291,13 @@ class RoundInbox:
         who = "authority", plan.authority
         header, counts = self._accept(data, Phase.OPEN_COUNTS, Counts.decode, *who)
         if counts.view != self._view or counts.head.shape != (plan.shape.head_fields,):
+            problem = "counts of another set"
             raise RoundRefusedError(
-                RoundReason.SURVIVORS_SWITCHED,
-                "counts of another set",
-                field="counts",
-                value=header.sender,
-                remedy="use U",
+                RoundReason.SURVIVORS_SWITCHED, problem, "counts", header.sender, "use U"
             )
         if counts.passing != plan.passing(counts.head, len(self._survivors)):
             raise RoundRefusedError(
-                RoundReason.BELOW_MINIMUM,
-                "counts and pools differ",
-                field="pools",
-                value=header.sender,
-                remedy="none",
+                RoundReason.BELOW_MINIMUM, "counts and pools differ", "pools", header.sender, "none"
             )
         self._kept[header.sender], self._passing = data, counts.passing
         self._told(counts.head)
@@ -375,20 +334,11 @@ class RoundInbox:
     def _position(self, name: str) -> int:
         position = self._book.positions.get(name)
         if position is None:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "advertised no keys",
-                field="sender",
-                value=name,
-                remedy="take part from the beginning",
-            )
+            remedy = "take part from the beginning"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "advertised no keys", "sender", name, remedy)
         return position
-
-
-def _signed_head(envelope: memoryview, header: Header) -> bytes:
-    return bytes(envelope[: head_bytes(header)])
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:
     remedy = "follow the protocol of this version"
-    return RefusedError(Reason.MALFORMED, problem, field="body", value=sender, remedy=remedy)
+    return RefusedError(Reason.MALFORMED, problem, "body", sender, remedy)

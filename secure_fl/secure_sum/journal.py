@@ -76,11 +76,7 @@ class Sums:
 
     @classmethod
     def decode(cls, data: bytes) -> Sums:
-        """The inverse.
-
-        Raises:
-            RefusedError, ValueError: anything else.
-        """
+        """The inverse. Raises RefusedError, ValueError: anything else."""
         view = memoryview(data)
         if blake3(view[32:]).digest() != data[:32]:
             raise ValueError
@@ -97,14 +93,12 @@ _FACTS: dict[str, type | tuple[type, ...]] = {"survivors": list, "uploads": dict
 
 
 class RoundJournal:
-    """One round's journal, in a folder that those of the rounds before and after share.
+    """One round's journal, in a folder that those of the rounds before and after share. Raises
+    FileError: the folder cannot be written.
 
     Args:
         folder: made when missing.
         plan: the round's.
-
-    Raises:
-        FileError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, plan: RoundPlan) -> None:
@@ -207,10 +201,8 @@ class RoundJournal:
 
 
 def forget_after(folder: Path, last: int) -> None:
-    """Remove what was written of rounds after the last one that anybody heard of.
-
-    Raises:
-        FileError: a file cannot be removed.
+    """Remove what was written of rounds after the last one that anybody heard of. Raises FileError:
+    a file cannot be removed.
     """
     for number, path in _journals(folder):
         if number > last:

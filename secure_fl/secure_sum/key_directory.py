@@ -12,10 +12,14 @@ from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from secure_fl.crypto.derive import hkdf
 from secure_fl.crypto.envelope import Phase, Seen
 from secure_fl.crypto.refusals import Reason, RefusedError
-from secure_fl.secure_sum.boxes import agreed_key, closed, opened
+from secure_fl.crypto.sealing import open_with, seal_with
+from secure_fl.crypto.shares import SHARE_BYTES, is_share
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
+from secure_fl.secure_sum.masks import pair_seeds
 from secure_fl.secure_sum.messages import (
     Advertise,
     Agreement,
@@ -26,13 +30,14 @@ from secure_fl.secure_sum.messages import (
 from secure_fl.secure_sum.plan import RoundPlan
 
 _POSITIONS = struct.Struct(">II")
+TAG_BYTES = 16
+"""Of a share: enough that nobody finds another share for it."""
 
 
 @dataclass(frozen=True)
 class KeyBook:
-    """Everybody who advertised, in order of name; a client's position is its place here.
-
-    Under protections without masks there are no keys: the book is the cohort.
+    """Everybody who advertised, in order of name; a client's position is its place here. Under
+    protections without masks there are no keys: the book is the cohort.
     """
 
     plan: RoundPlan
@@ -42,11 +47,9 @@ class KeyBook:
 
     @classmethod
     def of(cls, plan: RoundPlan, advertised: Mapping[str, Advertise]) -> KeyBook:
-        """The book of these keys, and the graph drawn from their commitment.
-
-        Raises:
-            RoundRefusedError: `too-few`: the list is shorter than the plan's n_min.
-            RefusedError: `duplicate` for two clients with one key.
+        """The book of these keys, and the graph drawn from their commitment. Raises
+        RoundRefusedError: `too-few`: the list is shorter than the plan's n_min; RefusedError:
+        `duplicate` for two clients with one key.
         """
         if not plan.masked:
             return cls(plan, plan.cohort)
@@ -56,28 +59,20 @@ class KeyBook:
         drawn_from = [name.encode() + key.encode() for name, key in zip(names, keys, strict=True)]
         graph = draw(drawn_from, degree=plan.degree, threshold=plan.shares_needed)
         if len({part for key in keys for part in (key.sealing, key.masking)}) != 2 * len(keys):
-            raise RefusedError(
-                Reason.DUPLICATE,
-                "two clients share a key",
-                field="keys",
-                value=len(keys),
-                remedy="every client makes its own",
-            )
+            problem, remedy = "two clients share a key", "every client makes its own"
+            raise RefusedError(Reason.DUPLICATE, problem, "keys", len(keys), remedy)
         return cls(plan, names, keys, graph)
 
     @classmethod
     def read(cls, plan: RoundPlan, envelopes: Sequence[bytes]) -> KeyBook:
-        """The book from the clients' own signed envelopes, as the server passed them on.
-
-        Raises:
-            RefusedError: any reason of the envelope's, `unknown-client` for a client outside
-                the cohort.
+        """The book from the clients' own signed envelopes, as the server passed them on. Raises
+        RefusedError: any reason of the envelope's, `unknown-client` for a client outside the
+        cohort.
         """
         seen, advertised = Seen(), dict[str, Advertise]()
         for data in envelopes:
-            header, keys = accept(
-                data, plan.roster, plan.expect(Phase.ADVERTISE, "client"), seen, Advertise.decode
-            )
+            expected = plan.expect(Phase.ADVERTISE, "client")
+            header, keys = accept(data, plan.roster, expected, seen, Advertise.decode)
             check_cohort(plan, header.sender)
             keys.check(header.sender)
             advertised[header.sender] = keys
@@ -110,9 +105,14 @@ class KeyBook:
         """Shares that open a secret; 0 without masks."""
         return self.graph.threshold if self.graph else 0
 
-    def masking_key(self, position: int) -> X25519PublicKey:
-        """The public key that makes pair seeds."""
-        return X25519PublicKey.from_public_bytes(self.keys[position].masking)
+    def pair_seeds(
+        self, own: int, private: X25519PrivateKey, other: int, blocks: int
+    ) -> list[bytes]:
+        """Seeds that a client, by its private mask key, shares with another: one a block."""
+        theirs = X25519PublicKey.from_public_bytes(self.keys[other].masking)
+        (low, high), plan = sorted((own, other)), self.plan
+        named = {"round_number": plan.round, "blocks": blocks, "low": low, "high": high}
+        return pair_seeds(private, theirs, federation=plan.roster.federation, **named)
 
     def view(self, dealers: Sequence[int], survivors: Sequence[int]) -> bytes:
         """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once,
@@ -128,37 +128,57 @@ class KeyBook:
     def _lists(self) -> bytes:
         """What a view binds beside dealers and survivors; the same all round."""
         plan = self.plan
-        of_plan = plan.digest, plan.roster.digest, plan.key_fingerprint, plan.round
-        return _bound(*of_plan, self.names, self.keys)
+        facts = plan.digest, plan.roster.digest, plan.key_fingerprint
+        return _bound(*facts, number=plan.round, names=self.names, keys=self.keys)
 
     @cached_property
     def _boxes(self) -> bytes:
-        """What all boxes of the round are for; asked for hundred thousands of times in a
-        large one.
-        """
-        return (
-            b"secure-fl share box 1|"
-            + self.plan.digest
-            + self.plan.roster.digest
-            + self.plan.round.to_bytes(8, "big")
-        )
+        """What all boxes of the round are for; asked for hundred thousands of times in one."""
+        plan = self.plan
+        number = plan.round.to_bytes(8, "big")
+        return b"secure-fl share box 1|" + plan.digest + plan.roster.digest + number
 
     def box_key(self, own: int, private: X25519PrivateKey, other: int) -> bytes:
-        """The key of the boxes between two clients."""
+        """The key of the boxes between two clients, 32 bytes: each box is authenticated by it and
+        opens for nobody else.
+        """
         context = self.box_context(min(own, other), max(own, other))
-        return agreed_key(private, self.keys[other].sealing, context)
+        theirs = X25519PublicKey.from_public_bytes(self.keys[other].sealing)
+        return hkdf(private.exchange(theirs), b"", context, 32)
 
     def close_box(self, key: bytes, dealer: int, reader: int, rows: Sequence[bytes]) -> bytes:
-        """A box of shares for one reader."""
-        return closed(key, self.box_context(dealer, reader), rows)
+        """A box of shares for one reader: sealed, behind the tag of each, by which others can tell
+        whether a share that is shown later was dealt.
+        """
+        context = self.box_context(dealer, reader)
+        return b"".join(tags(context, rows)) + seal_with(key, b"".join(rows), context)
 
     def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
         """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None
         where the box holds anything else.
         """
         count, index = 1 + self.plan.shape.blocks, self.holders(dealer).index(reader) + 1
-        context, threshold = self.box_context(dealer, reader), self.threshold
-        return opened(key, context, box, count=count, threshold=threshold, index=index)
+        context, shown = self.box_context(dealer, reader), box[: TAG_BYTES * count]
+        try:
+            contents = open_with(key, box[len(shown) :], context)
+        except SecureSumError:
+            return None
+        starts = range(0, len(contents), SHARE_BYTES)
+        rows = [contents[start : start + SHARE_BYTES] for start in starts]
+        whole = len(rows) == count and all(is_share(row, self.threshold, index) for row in rows)
+        return rows if whole and shown == b"".join(tags(context, rows)) else None
+
+
+def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:
+    """16 bytes for each share of a box: they tell whether a share is the one that was dealt, and
+    nothing to who cannot guess it.
+
+    Args:
+        context: of the box.
+        shares: each of a secret of 256 bits.
+    """
+    label = b"secure-fl share tag 1|" + context
+    return [hashlib.sha256(label + share).digest()[:TAG_BYTES] for share in shares]
 
 
 def view_of(
@@ -180,19 +200,13 @@ def view_of(
         dealers, survivors: places in that order.
     """
     keys = [each for each in advertised.values() if each is not None]
-    return _view(_bound(plan, roster, key, number, advertised, keys), dealers, survivors)
+    bound = _bound(plan, roster, key, number=number, names=advertised, keys=keys)
+    return _view(bound, dealers, survivors)
 
 
-def _bound(
-    plan: bytes,
-    roster: bytes,
-    key: bytes,
-    number: int,
-    names: Iterable[str],
-    keys: Iterable[Advertise],
-) -> bytes:
+def _bound(*facts: bytes, number: int, names: Iterable[str], keys: Iterable[Advertise]) -> bytes:
     lists = commitment([name.encode() for name in names]), commitment([e.encode() for e in keys])
-    return b"".join([plan, roster, key, number.to_bytes(8, "big"), *lists])
+    return b"".join([*facts, number.to_bytes(8, "big"), *lists])
 
 
 def _view(bound: bytes, *positions: Sequence[int]) -> bytes:
@@ -204,34 +218,27 @@ def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
     """SHA-256 over a self-mask seed of 32 random bytes and what it is for: binding, and hiding
     since nobody can try so many seeds.
     """
-    facts = commitment(
-        [plan.digest, plan.roster.digest, plan.round.to_bytes(8, "big"), name.encode(), seed]
-    )
+    number = plan.round.to_bytes(8, "big")
+    facts = commitment([plan.digest, plan.roster.digest, number, name.encode(), seed])
     return hashlib.sha256(b"secure-fl seed commitment 1|" + facts).digest()
 
 
 def agreed_by(
     plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int
 ) -> frozenset[str]:
-    """Names of those who signed this view.
-
-    Raises:
-        RefusedError: a message that is not a signed agreement of this round.
-        RoundRefusedError: `survivors-switched` where one of them signed another view.
+    """Names of those who signed this view. Raises RefusedError: a message that is not a signed
+    agreement of this round; RoundRefusedError: `survivors-switched` where one of them signed
+    another view.
     """
     seen, names = Seen(), set[str]()
     for data in envelopes:
-        header, agreement = accept(
-            data, plan.roster, plan.expect(Phase.AGREE, "client"), seen, Agreement.decode
-        )
+        expected = plan.expect(Phase.AGREE, "client")
+        header, agreement = accept(data, plan.roster, expected, seen, Agreement.decode)
         check_cohort(plan, header.sender)
         if agreement != Agreement(view, survivors):
+            problem = "a survivor signed another set"
             raise RoundRefusedError(
-                RoundReason.SURVIVORS_SWITCHED,
-                "a survivor signed another set",
-                field="view",
-                value=header.sender,
-                remedy="leave this round",
+                RoundReason.SURVIVORS_SWITCHED, problem, "view", header.sender, "leave this round"
             )
         names.add(header.sender)
     return frozenset(names)
@@ -247,55 +254,29 @@ def holders_that_signed(
 
 def check_agreed(book: KeyBook, owners: Iterable[int], signed: Sequence[int]) -> None:
     """Refuse to open anything of these owners before t of each one's holders signed the one set.
+    Raises RoundRefusedError: `not-agreed`.
 
     Args:
         book: everybody's keys.
         owners: positions.
         signed: of `holders_that_signed`.
-
-    Raises:
-        RoundRefusedError: `not-agreed`.
     """
     fewest = min((signed[owner] for owner in owners), default=book.threshold)
     if fewest < book.threshold:
-        problem, remedy = (
-            "too few of a client's holders signed this set",
-            f"{book.threshold} signatures of survivors are needed",
-        )
-        raise RoundRefusedError(
-            RoundReason.NOT_AGREED, problem, field="signatures", value=fewest, remedy=remedy
-        )
+        problem = "too few of a client's holders signed this set"
+        remedy = f"{book.threshold} signatures of survivors are needed"
+        raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "signatures", fewest, remedy)
 
 
 def check_cohort(plan: RoundPlan, name: str) -> None:
-    """Refuse a client that was not asked to take part.
-
-    Raises:
-        RefusedError: `unknown-client`.
-    """
+    """Refuse a client that was not asked to take part. Raises RefusedError: `unknown-client`."""
     if name not in plan.members:
-        raise RefusedError(
-            Reason.UNKNOWN_CLIENT,
-            "not in this round's cohort",
-            field="sender",
-            value=name,
-            remedy="wait for a round that asks it",
-        )
+        problem, remedy = "not in this round's cohort", "wait for a round that asks it"
+        raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "sender", name, remedy)
 
 
 def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
-    """Refuse to go on with fewer than are needed.
-
-    Raises:
-        RoundRefusedError: `too-few`.
-    """
+    """Refuse to go on with fewer than are needed. Raises RoundRefusedError: `too-few`."""
     if found < least:
-        remedy = "discard the round, begin the next"
-        raise RoundRefusedError(
-            RoundReason.TOO_FEW,
-            f"{least} are needed",
-            field=what,
-            value=found,
-            remedy=remedy,
-            blamed=blamed,
-        )
+        problem, remedy = f"{least} are needed", "discard the round, begin the next"
+        raise RoundRefusedError(RoundReason.TOO_FEW, problem, what, found, remedy, blamed=blamed)

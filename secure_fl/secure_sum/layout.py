@@ -27,11 +27,8 @@ Integers = NDArray[np.signedinteger[Any]]
 @dataclass(frozen=True)
 class FieldLayout:
     """Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`. The default is BFV's,
-    with or without masks.
-
-    Raises:
-        SecureSumError: sums at the edge of every field could reach half of the modulus, or there is
-            no mask stream for it.
+    with or without masks. Raises SecureSumError: sums at the edge of every field could reach half
+    of the modulus, or there is no mask stream for it.
     """
 
     bits: int = 20
@@ -41,7 +38,8 @@ class FieldLayout:
     def __post_init__(self) -> None:
         check_modulus(self.modulus)
         narrow = 2 <= self.bits <= WIDEST and self.fields_per_slot >= 1
-        if not narrow or 2 * self.edge * self._ones() >= self.modulus:
+        ones = sum(1 << (self.bits * number) for number in range(self.fields_per_slot))
+        if not narrow or 2 * self.edge * ones >= self.modulus:
             found = (self.bits, self.fields_per_slot, self.modulus)
             remedy = "fewer or narrower fields: sums at the edge stay below half of the modulus"
             raise SecureSumError("fields do not fit the slot", "layout", found, remedy)
@@ -64,10 +62,8 @@ class FieldLayout:
 
     def pack(self, values: Integers) -> Slots:
         """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise
-        may be added to packed values.
-
-        Raises:
-            SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
+        may be added to packed values. Raises SecureSumError: not a vector of signed integers, or a
+        value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
             problem = "not a vector of signed integers"
@@ -80,16 +76,13 @@ class FieldLayout:
 
     def pack_run(self, values: Integers, start: int, out: Slots, work: Slots) -> None:
         """Pack the slots from `start` on that `out` has room for, so that the whole vector need not
-        be in memory.
+        be in memory. Raises SecureSumError: a value beyond the field's edge.
 
         Args:
             values: all fields, signed integers `[n]`.
             start: the first slot.
             out: uint64 `[run]`; slots behind the last one become 0.
             work: uint64, as long as `out` or longer; its contents are spoiled.
-
-        Raises:
-            SecureSumError: a value beyond the field's edge.
         """
         slots = self.slots(len(values))
         used = min(len(out), max(slots - start, 0))
@@ -100,11 +93,8 @@ class FieldLayout:
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
         """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude
-        unless a sum passed its field.
-
-        Raises:
-            SecureSumError: another number of slots than `fields` need, or a residue that is
-                not reduced.
+        unless a sum passed its field. Raises SecureSumError: another number of slots than `fields`
+        need, or a residue that is not reduced.
         """
         check_slots(slots)
         if len(slots) != self.slots(fields):
@@ -150,9 +140,6 @@ class FieldLayout:
         values = slots.astype(np.int64)
         values -= (values > self.modulus // 2) * np.int64(self.modulus)
         return values
-
-    def _ones(self) -> int:
-        return sum(1 << (self.bits * number) for number in range(self.fields_per_slot))
 
 
 def magnitude(integers: Integers) -> int:

@@ -3,9 +3,8 @@ survivors agree.
 
 For block β, client i of the survivors U uploads y_i = x_i + PRG(b_i) + Σ_{j>i} PRG(p_ij) − Σ_{j<i}
 PRG(p_ij) over its neighbours j, and M = Σ_{i∈U} PRG(b_i) + Σ_{i∈U, d∈D} sgn(d−i)·PRG(p_id) leaves
-exactly Σ_U x_i when it is subtracted from Σ_U y_i.
-Sources: Bonawitz et al., CCS 2017; Bell et al., CCS 2020. Every block has seeds of its own, so
-blocks open apart.
+exactly Σ_U x_i when it is subtracted from Σ_U y_i. Sources: Bonawitz et al., CCS 2017; Bell et al.,
+CCS 2020. Every block has seeds of its own, so blocks open apart.
 """
 
 from __future__ import annotations
@@ -150,7 +149,9 @@ def unmask_sum(
     modulus: int,
     streams: Streams = add_streams,
 ) -> Slots:
-    """M of one block, uint64 `[slots]`: to be subtracted from the survivors' summed uploads.
+    """M of one block, uint64 `[slots]`: to be subtracted from the survivors' summed uploads. Raises
+    SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then
+    both be known.
 
     Args:
         slots: length of the block.
@@ -158,10 +159,6 @@ def unmask_sum(
         dropped: for each dropped client d, p_id by the position of each surviving neighbour i.
         modulus: the layout's.
         streams: what adds streams; tests put formal variables here.
-
-    Raises:
-        SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then
-            both be known.
     """
     both = self_seeds.keys() & dropped.keys()
     strangers = {i for pairs in dropped.values() for i in pairs} - self_seeds.keys()
@@ -188,9 +185,7 @@ def subtract(total: Slots, masks: Slots, modulus: int) -> None:
 
 class SlotSum:
     """Running sum of uploads of one block, lazily reduced: the server keeps it and drops each
-    upload once it is added.
-
-    Memory is one block, whatever the number of clients.
+    upload once it is added. Memory is one block, whatever the number of clients.
     """
 
     def __init__(self, slots: int, modulus: int) -> None:

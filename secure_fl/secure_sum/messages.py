@@ -1,6 +1,5 @@
-"""The bodies inside a round's envelopes, typed, and why a party refuses to go on.
-
-`decode` is strict: it refuses every spelling but the one that `encode` gives (see `framing`).
+"""The bodies inside a round's envelopes, typed, and why a party refuses to go on. `decode` is
+strict: it refuses every spelling but the one that `encode` gives (see `framing`).
 """
 
 from __future__ import annotations
@@ -114,15 +113,13 @@ class _Body:
 
 @dataclass(frozen=True)
 class Advertise(_Body):
-    """What a client makes known of its secrets of this round, 32 bytes each.
+    """What a client makes known of its secrets of this round, 32 bytes each. Raises RefusedError:
+    `malformed` where one key serves two purposes.
 
     Args:
         sealing: public key that seals shares; its private half is never reconstructed.
         masking: public key that makes pair seeds.
         commitment: to its self-mask seed of block 0, which is shown when the counts are proved.
-
-    Raises:
-        RefusedError: `malformed` where one key serves two purposes.
     """
 
     kinds = (_RAW, _RAW, _RAW)
@@ -149,10 +146,9 @@ class Boxes:
 
     def encode(self) -> bytes:
         """Positions, then (position, box) in ascending order."""
+        dealers = position_list(self.dealers)
         readers = position_list([position for position, _ in self.boxes])
-        return b"".join(
-            [position_list(self.dealers), readers, *(sized(box) for _, box in self.boxes)]
-        )
+        return b"".join([dealers, readers, *(sized(box) for _, box in self.boxes)])
 
     @classmethod
     def decode(cls, data: bytes) -> Boxes:
@@ -249,9 +245,7 @@ class Revealed:
     def encode(self) -> bytes:
         """The pools, then entries of 75 bytes: block, owner, share."""
         head = position_list(self.passing) + struct.pack(">I", len(self.shares))
-        return head + b"".join(
-            struct.pack(">HH", block, owner) + share for block, owner, share in self.shares
-        )
+        return head + b"".join(_PLACE.pack(*place) + share for *place, share in self.shares)
 
     @classmethod
     def decode(cls, data: bytes) -> Revealed:
@@ -290,10 +284,8 @@ def accept(
     chunk: int = 0,
 ) -> tuple[Header, T]:
     """Open an envelope, refuse repetition, parse its body; only a message that passes all of it
-    takes its place in `seen`.
-
-    Raises:
-        RefusedError: any of the envelope's reasons, or those of the body.
+    takes its place in `seen`. Raises RefusedError: any of the envelope's reasons, or those of the
+    body.
     """
     header, body = open_envelope(data, roster, expected, seen)
     try:

@@ -93,15 +93,12 @@ class SumOpener:
         assert self._head is not None
         passing = struct.pack(f">I{len(self.passing)}H", self._survivors, *self.passing)
         number = self._plan.round.to_bytes(8, "big")
-        parts = [self._plan.digest, number, self._head.tobytes(), passing, body_hash]
-        return commitment(parts)
+        return commitment([self._plan.digest, number, self._head.tobytes(), passing, body_hash])
 
     def open_pools(self, bodies: Mapping[int, bytes]) -> Opened:
         """The shared block and the passing pools, by block number: these blocks, and no other.
-
-        Raises:
-            RoundRefusedError: `out-of-turn`, or `below-minimum` where a block is there that did
-                not pass.
+        Raises RoundRefusedError: `out-of-turn`, or `below-minimum` where a block is there that did
+        not pass.
         """
         if self._head is None or self._done:
             raise _twice("pools")
@@ -122,9 +119,8 @@ class SumOpener:
             for block, body in bodies.items()
         }
         pools = {pool: sums[shape.first_pool + pool] for pool in self.passing}
-        return Opened(
-            self._survivors, self._head, self.passing, sums.get(1) if shape.shared else None, pools
-        )
+        shared = sums.get(1) if shape.shared else None
+        return Opened(self._survivors, self._head, self.passing, shared, pools)
 
 
 def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:

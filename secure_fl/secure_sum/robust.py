@@ -26,20 +26,16 @@ from numpy.typing import NDArray
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.graph import commitment
 
-Combination = Literal["mean", "median", "trimmed_mean"]
-
 
 def draw_groups(names: Sequence[str], size: int, seed: bytes) -> tuple[tuple[str, ...], ...]:
     """Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder
-    is dealt over the groups.
+    is dealt over the groups. Raises SecureSumError: fewer names than one group needs, or a group of
+    one.
 
     Args:
         names: clients of the round.
         size: g, members a group has at least.
         seed: public, and chosen by no client: such as the last round's view.
-
-    Raises:
-        SecureSumError: fewer names than one group needs, or a group of one.
     """
     if size < 2 or len(names) < size:
         problem, remedy = "groups need two members or more", "at most the number of clients"
@@ -54,7 +50,7 @@ def combine_means(
     means: NDArray[np.float64], how: Literal["median", "trimmed_mean"], *, trim: int = 1
 ) -> NDArray[np.float64]:
     """One vector out of groups' means, each of which counts once, however many members or examples
-    its group claims to have.
+    its group claims to have. Raises SecureSumError: no means, or `trim` that leaves none.
 
     Args:
         means: float64 `[G, P]`; `trimmed_mean` sorts it in place.
@@ -63,9 +59,6 @@ def combine_means(
 
     Returns:
         float64 `[P]`, in the unit of the means.
-
-    Raises:
-        SecureSumError: no means, or `trim` that leaves none.
     """
     if trim < 0 or not len(means) or (how == "trimmed_mean" and 2 * trim >= len(means)):
         remedy = f"less than half of {len(means)} groups"

@@ -56,6 +56,7 @@ class RoundServer(RoundInbox):
         self, journal: RoundJournal, ends: Callable[[], None] = lambda: None
     ) -> list[Message]:
         """Write down from now on what is needed after a kill; take up what a journal has already.
+        Raises SecureSumError: the journal is damaged, another plan's, or of a round that failed.
 
         Args:
             ends: called before each step ends once more, as whoever calls `advance` would know.
@@ -63,9 +64,6 @@ class RoundServer(RoundInbox):
         Returns:
             The messages that went out last: whoever did not get one gets it now, and answers;
             whoever did answers as before, or is refused as repeating itself. Empty for a new round.
-
-        Raises:
-            SecureSumError: the journal is damaged, another plan's, or of a round that failed.
         """
         messages = list[Message]()
         for data in journal.entries():
@@ -109,11 +107,7 @@ class RoundServer(RoundInbox):
         }
         if self.step not in ends:
             raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN,
-                "over",
-                field="round",
-                value=self._plan.round,
-                remedy="begin the next",
+                RoundReason.OUT_OF_TURN, "over", "round", self._plan.round, "begin the next"
             )
         try:
             return ends[self.step]()
@@ -193,27 +187,20 @@ class RoundServer(RoundInbox):
         self._shares = ShareBox(self._plan, book, self._dealers, survivors, tags, self._closed)
         if not self._plan.masked:
             return self._after_count_shares()
-        return self._broadcast(
-            Step.AGREE, self.survivors, Phase.AGREE, Survivors(self._view, survivors).encode()
-        )
+        body = Survivors(self._view, survivors).encode()
+        return self._broadcast(Step.AGREE, self.survivors, Phase.AGREE, body)
 
     def _check_stranded(self, alive: Sequence[int]) -> None:
         """Refuse to go on where the secrets of some dealer have fewer than t holders among
         these clients.
         """
-        stranded = (
-            set(self._book.graph.stranded(alive)) & set(self._dealers)
-            if self._book.graph
-            else set()
-        )
+        graph = self._book.graph
+        stranded = set(graph.stranded(alive) if graph else ()) & set(self._dealers)
         if stranded:
+            problem = "clients' secrets cannot be opened"
             remedy = "discard the round: too many of their neighbours dropped out"
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "clients' secrets cannot be opened",
-                field="survivors",
-                value=len(stranded),
-                remedy=remedy,
+                RoundReason.TOO_FEW, problem, "survivors", len(stranded), remedy
             )
 
     def _end_agree(self) -> list[Message]:
@@ -221,9 +208,8 @@ class RoundServer(RoundInbox):
         self._check_stranded([self._book.positions[name] for name in agreed])
         agreements, self._kept = [self._kept[name] for name in agreed], {}
         self._agreements = agreements if self._plan.opener == "authority" else []
-        return self._broadcast(
-            Step.COUNT_SHARES, agreed, Phase.OPEN_COUNTS, self._request(agreements)
-        )
+        body = self._request(agreements)
+        return self._broadcast(Step.COUNT_SHARES, agreed, Phase.OPEN_COUNTS, body)
 
     def _end_count_shares(self) -> list[Message]:
         self._shares.combine_counts()
@@ -236,66 +222,52 @@ class RoundServer(RoundInbox):
             with suppress(SecureSumError):  # clients say why, and whose fault it is
                 self._told(open_sum(plan, None, 0, self._finish(0), len(self._survivors)))
         if plan.opener == "authority":
-            shown = [
-                frames([self._kept_keys[name] for name in self._book.names]),
-                frames(self._agreements),
-            ]
-            return self._broadcast(
-                Step.COUNTS, [plan.authority], Phase.OPEN_COUNTS, self._request([*shown, *proof])
-            )
-        return self._broadcast(
-            Step.POOL_SHARES, self._alive(), Phase.OPEN_POOLS, self._request(proof)
-        )
+            keys = frames([self._kept_keys[name] for name in self._book.names])
+            body = self._request([keys, frames(self._agreements), *proof])
+            return self._broadcast(Step.COUNTS, [plan.authority], Phase.OPEN_COUNTS, body)
+        return self._ask_pool_shares(proof)
+
+    def _ask_pool_shares(self, evidence: Sequence[bytes]) -> list[Message]:
+        """Of survivors, with what shows the counts to be true."""
+        body = self._request(evidence)
+        return self._broadcast(Step.POOL_SHARES, self._alive(), Phase.OPEN_POOLS, body)
 
     def _proof(self) -> tuple[bytes, ...]:
         """What shows the counts to be the survivors' own."""
         heads = self._signed()
         if not self._plan.masked:
             return CountProof(heads).evidence()
-        seeds = self._shares.seeds(0)[0]
-        return CountProof(
-            heads,
-            tuple(seeds[position] for position in self._survivors),
-            tuple(self._shares.mask_keys.values()),
-        ).evidence()
+        known = self._shares.seeds(0)[0]
+        seeds = tuple(known[position] for position in self._survivors)
+        return CountProof(heads, seeds, tuple(self._shares.mask_keys.values())).evidence()
 
     def _end_counts(self) -> list[Message]:
         plan = self._plan
         if plan.authority not in self._kept:
+            remedy = "discard the round"
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "did not answer",
-                field="authority",
-                value=plan.authority,
-                remedy="discard the round",
+                RoundReason.TOO_FEW, "did not answer", "authority", plan.authority, remedy
             )
-        return self._broadcast(
-            Step.POOL_SHARES,
-            self._alive(),
-            Phase.OPEN_POOLS,
-            self._request([self._kept[plan.authority]]),
-        )
+        return self._ask_pool_shares([self._kept[plan.authority]])
 
     def _end_pool_shares(self) -> list[Message]:
         plan = self._plan
-        votes = Counter(
-            passing for name, passing in self._votes.items() if name not in self._waiting
-        )
+        said = {name: vote for name, vote in self._votes.items() if name not in self._waiting}
+        votes = Counter(said.values())
         need(sum(votes.values()), self._book.threshold or 1, "shares", self._shares.liars)
         if plan.opener == "clients":
             self._passing = votes.most_common(1)[0][0]
-        for name, passing in self._votes.items():
-            if name not in self._waiting and passing != self._passing:
-                self._record(
-                    Refusal(name, Phase.OPEN_POOLS.name.lower(), str(RoundReason.FORKED), 0)
-                )
+        for name, passing in said.items():
+            if passing != self._passing:
+                self._record(Refusal(name, "open_pools", str(RoundReason.FORKED), 0))
         blocks = plan.shape.after_counts(self._passing)
         if plan.masked:
             self._shares.combine_blocks(blocks)
+        sums = [self._finish(block) for block in blocks]
         if plan.opener == "authority":
-            return self._to_authority()
-        appliers = self._alive()[: plan.appliers]
-        body = frames([self._finish(block) for block in blocks])
+            body = self._request(sums)
+            return self._broadcast(Step.POOLS, [plan.authority], Phase.OPEN_POOLS, body)
+        appliers, body = self._alive()[: plan.appliers], frames(sums)
         messages = self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
         self._sent = bytes(messages[0].data[: -len(body)]) if messages else b""
         return messages
@@ -310,44 +282,25 @@ class RoundServer(RoundInbox):
         claims = Counter(applied.claim for applied in self.applied.values())
         [(claim, most)] = claims.most_common(1)
         if 2 * most <= len(self.applied):
-            problem, value = (
-                "clients opened different sums, or made different states of them",
-                sorted(self.applied),
-            )
+            problem = "clients opened different sums, or made different states of them"
             raise RoundRefusedError(
-                RoundReason.FORKED,
-                problem,
-                field="digests",
-                value=value,
-                remedy="discard the round",
+                RoundReason.FORKED, problem, "digests", sorted(self.applied), "discard the round"
             )
         for name, applied in self.applied.items():
             if applied.claim != claim:
-                self._record(Refusal(name, Phase.APPLY.name.lower(), str(RoundReason.FORKED), 0))
-        body = frames(list(self.signed.values()))
-        messages = self._broadcast(
-            Step.DONE, list(self.signed), Phase.APPLY, body, chunk=1, chunks=2
-        )
+                self._record(Refusal(name, "apply", str(RoundReason.FORKED), 0))
+        body, names = frames(list(self.signed.values())), list(self.signed)
+        messages = self._broadcast(Step.DONE, names, Phase.APPLY, body, chunk=1, chunks=2)
         self._waiting = set()
         return messages
-
-    def _to_authority(self) -> list[Message]:
-        bodies = [self._finish(block) for block in self._plan.shape.after_counts(self._passing)]
-        return self._broadcast(
-            Step.POOLS, [self._plan.authority], Phase.OPEN_POOLS, self._request(bodies)
-        )
 
     def _finish(self, block: int) -> bytes:
         """Take the masks out of a block's sum."""
         if not self._plan.masked:
             return self._adder.finish(block)
         seeds, dropped = self._shares.seeds(block)
-        masks = unmask_sum(
-            self._plan.numbers(block),
-            self_seeds=seeds,
-            dropped=dropped,
-            modulus=self._plan.layout.modulus,
-        )
+        numbers, modulus = self._plan.numbers(block), self._plan.layout.modulus
+        masks = unmask_sum(numbers, self_seeds=seeds, dropped=dropped, modulus=modulus)
         return self._adder.finish(block, np.ascontiguousarray(masks))
 
     def _alive(self) -> list[str]:
@@ -379,8 +332,5 @@ class RoundServer(RoundInbox):
         return [Message(name, data) for name in names]
 
     def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
-        return sign_envelope(
-            self._identity,
-            self._plan.header(phase, self._identity.name, chunk=chunk, chunks=chunks),
-            body,
-        )
+        header = self._plan.header(phase, self._identity.name, chunk=chunk, chunks=chunks)
+        return sign_envelope(self._identity, header, body)

@@ -1,6 +1,5 @@
-"""A client's keys and shares of one round: what comes before its vector.
-
-Nothing here depends on what training gives, so all of it may be done ahead.
+"""A client's keys and shares of one round: what comes before its vector. Nothing here depends on
+what training gives, so all of it may be done ahead.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.shares import split_many
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.key_directory import KeyBook, need, seed_commitment
-from secure_fl.secure_sum.masks import pair_seeds, self_seeds
+from secure_fl.secure_sum.masks import self_seeds
 from secure_fl.secure_sum.messages import (
     Advertise,
     Boxes,
@@ -69,12 +68,9 @@ class ClientSetup:
         return self._plan
 
     def begin(self) -> list[bytes]:
-        """What a client says first: its advertisement, again if it was killed after it.
-
-        Nothing where nothing is masked, or where it is further already.
-
-        Raises:
-            RoundRefusedError: as `advertise`.
+        """What a client says first: its advertisement, again if it was killed after it. Nothing
+        where nothing is masked, or where it is further already. Raises RoundRefusedError: as
+        `advertise`.
         """
         early = self._state.step in (ClientStep.NEW, ClientStep.ADVERTISED)
         return [self.advertise()] if self._plan.masked and early else []
@@ -138,11 +134,8 @@ class ClientSetup:
 
     def _take_boxes(self, data: bytes) -> bytes:
         """Who dealt shares, and the boxes for this client: whose do not open, or hold no shares.
-
-        Raises:
-            RefusedError: the message's reasons.
-            RoundRefusedError: `too-few`, or `survivors-switched` where boxes and dealers do not
-                fit.
+        Raises RefusedError: the message's reasons; RoundRefusedError: `too-few`, or
+        `survivors-switched` where boxes and dealers do not fit.
         """
         message = self._from_server(data, Phase.SHARE, Boxes.decode, private=True)
         dealers, book, own = set(message.dealers), self._book, self._position
@@ -162,11 +155,9 @@ class ClientSetup:
         return self._sign(Phase.SHARE, Dealers(closed).encode(), chunk=1, chunks=2)
 
     def _settle(self, data: bytes) -> None:
-        """The dealers that stay: without those who fell silent, or whose boxes do not open.
-
-        Raises:
-            RefusedError: the message's reasons.
-            RoundRefusedError: `too-few`, or `survivors-switched` for others than the dealers.
+        """The dealers that stay: without those who fell silent, or whose boxes do not open. Raises
+        RefusedError: the message's reasons; RoundRefusedError: `too-few`, or `survivors-switched`
+        for others than the dealers.
         """
         message = self._from_server(data, Phase.SHARE, Dealers.decode, chunk=1, chunks=2)
         positions = message.positions
@@ -211,20 +202,10 @@ class ClientSetup:
         return found
 
     def _pair_seeds(self, near: Iterable[int]) -> dict[int, list[bytes]]:
-        plan, own, private = self._plan, self._position, self._state.masking
+        book, own, private = self._book, self._position, self._state.masking
         assert private is not None
-        return {
-            other: pair_seeds(
-                private,
-                self._book.masking_key(other),
-                federation=plan.roster.federation,
-                round_number=plan.round,
-                blocks=plan.shape.blocks,
-                low=min(own, other),
-                high=max(own, other),
-            )
-            for other in near
-        }
+        blocks = self._plan.shape.blocks
+        return {other: book.pair_seeds(own, private, other, blocks) for other in near}
 
     # What both halves are made of
 
@@ -241,9 +222,7 @@ class ClientSetup:
         """A message of the server's, opened; one that is not `private` goes to all clients."""
         if self._state.step == ClientStep.LEFT:
             problem, remedy = "this client left the round", "begin another round"
-            raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN, problem, field="phase", value=phase.name, remedy=remedy
-            )
+            raise RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "phase", phase.name, remedy)
         check_size(data, most_bytes(self._plan, phase, to_client=True))
         plan, seen = self._plan, self._state.seen
         expected = plan.expect(phase, "server", sender=plan.server, chunks=chunks)
@@ -266,13 +245,9 @@ class ClientSetup:
     def _turn(self, before: ClientStep, after: ClientStep) -> None:
         step = self._state.step
         if step != before:
-            raise RoundRefusedError(
-                RoundReason.ALREADY_BEGUN if step > before else RoundReason.OUT_OF_TURN,
-                f"{before.name.lower()} comes first, once",
-                field="step",
-                value=step.name.lower(),
-                remedy="follow the order",
-            )
+            reason = RoundReason.ALREADY_BEGUN if step > before else RoundReason.OUT_OF_TURN
+            problem = f"{before.name.lower()} comes first, once"
+            raise RoundRefusedError(reason, problem, "step", step.name.lower(), "follow the order")
         self._state.step = after
 
     def _leave(
@@ -280,7 +255,7 @@ class ClientSetup:
     ) -> RoundRefusedError:
         self._state.step = ClientStep.LEFT
         remedy = "this client leaves the round; ask who runs the server"
-        return RoundRefusedError(reason, problem, field=name, value=value, remedy=remedy)
+        return RoundRefusedError(reason, problem, name, value, remedy)
 
     def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
         header = self._plan.header(phase, self.name, chunk=chunk, chunks=chunks)

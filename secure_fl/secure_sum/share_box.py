@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from secure_fl.crypto.key_streams import KEY_BYTES
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.shares import SHARE_BYTES, Share, combine_many, is_share
-from secure_fl.secure_sum.boxes import TAG_BYTES, tags
 from secure_fl.secure_sum.counts import check_seed, dropped_pairs
-from secure_fl.secure_sum.key_directory import KeyBook
+from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook, tags
 from secure_fl.secure_sum.messages import MASK_KEY, RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.spool import Table
@@ -77,13 +76,8 @@ class ShareBox:
             owners = self._gone if place == MASK_KEY else self._alive
             wanted = place in places and owner in owners and owner in held
             if not wanted or not is_share(share, threshold, held[owner] + 1):
-                raise RefusedError(
-                    Reason.MALFORMED,
-                    "not its share, or not asked for",
-                    field="share",
-                    value=(place, owner),
-                    remedy="none",
-                )
+                problem = "not its share, or not asked for"
+                raise RefusedError(Reason.MALFORMED, problem, "share", (place, owner), "none")
             self._check_dealt(owner, holder, held[owner], place, share)
         self._answered.add(holder)
         for place, owner, share in shares:
@@ -94,10 +88,8 @@ class ShareBox:
 
     def combine_counts(self) -> None:
         """Seeds of block 0, and dropped clients' mask keys; each must be what its owner advertised.
-
-        Raises:
-            RoundRefusedError: `too-few` shares; `false-shares` or `not-proved`, blaming all whose
-                shares give another secret, or none.
+        Raises RoundRefusedError: `too-few` shares; `false-shares` or `not-proved`, blaming all
+        whose shares give another secret, or none.
         """
         keys, seeds = self._secrets(MASK_KEY, self._dropped), self._secrets(0, self._survivors)
         false, unproved = list[str](), list[str]()
@@ -110,28 +102,19 @@ class ShareBox:
                     take(owner, secret)
                 except RoundRefusedError as error:
                     unproved += error.blamed
-        self._refuse(
-            RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED,
-            sorted({*false, *unproved}),
-        )
+        reason = RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED
+        self._refuse(reason, sorted({*false, *unproved}))
         self._answered.clear()
 
     def combine_blocks(self, blocks: Sequence[int]) -> None:
-        """Self-mask seeds of these blocks.
-
-        Raises:
-            RoundRefusedError: `too-few` shares; `false-shares`, blaming the owners whose shares
-                give no seed.
+        """Self-mask seeds of these blocks. Raises RoundRefusedError: `too-few` shares;
+        `false-shares`, blaming the owners whose shares give no seed.
         """
         for block in blocks:
             found = self._secrets(block, self._survivors)
-            self._refuse(
-                RoundReason.FALSE_SHARES,
-                [self._book.names[owner] for owner, secret in found.items() if secret is None],
-            )
-            self._self[block] = {
-                owner: secret for owner, secret in found.items() if secret is not None
-            }
+            false = [self._book.names[owner] for owner, secret in found.items() if secret is None]
+            self._refuse(RoundReason.FALSE_SHARES, false)
+            self._self[block] = {owner: seed for owner, seed in found.items() if seed is not None}
 
     def seeds(self, block: int) -> tuple[dict[int, bytes], dict[int, dict[int, bytes]]]:
         """Self seeds of survivors and pair seeds of dropped clients, as `unmask_sum` takes them."""
@@ -142,9 +125,8 @@ class ShareBox:
         return self._self[block], pairs
 
     def _take_key(self, owner: int, key: bytes) -> None:
-        self._pairs[owner] = dropped_pairs(
-            self._book, owner, key, self._survivors, self._plan.shape.blocks
-        )
+        blocks = self._plan.shape.blocks
+        self._pairs[owner] = dropped_pairs(self._book, owner, key, self._survivors, blocks)
         self.mask_keys[owner] = key
 
     def _take_seed(self, owner: int, seed: bytes) -> None:
@@ -159,12 +141,9 @@ class ShareBox:
         tag = self._tags(owner, holder, held)[row * TAG_BYTES :][:TAG_BYTES]
         if tags(self._book.box_context(owner, holder), [share]) != [tag]:
             self.liars.append(self._book.names[holder])
+            problem = "not the share it was dealt"
             raise RoundRefusedError(
-                RoundReason.FALSE_SHARES,
-                "not the share it was dealt",
-                field="share",
-                value=(place, owner),
-                remedy="show that one",
+                RoundReason.FALSE_SHARES, problem, "share", (place, owner), "show that one"
             )
 
     def _secrets(self, place: int, owners: Sequence[int]) -> dict[int, bytes | None]:
@@ -179,12 +158,7 @@ class ShareBox:
             )
             blamed = sorted({*self.liars, *self._disputed(owners)})
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                problem,
-                field="shares",
-                value=fewest,
-                remedy=remedy,
-                blamed=blamed,
+                RoundReason.TOO_FEW, problem, "shares", fewest, remedy, blamed=blamed
             )
         found = (
             secret if secret is not None and len(secret) == KEY_BYTES else None
@@ -196,25 +170,17 @@ class ShareBox:
         """Who is in the way where holders enough have answered, but for some owners' boxes that
         stayed closed to a few of them.
         """
-        enough = [
-            owner
-            for owner in owners
-            if len(self._answered.intersection(self._book.holders(owner))) >= self._book.threshold
-        ]
-        return [
-            self._book.names[position]
-            for position in without_shares(self._book, enough, self._closed, self._answered)
-        ]
+        book = self._book
+        there = {owner: len(self._answered.intersection(book.holders(owner))) for owner in owners}
+        enough = [owner for owner, count in there.items() if count >= book.threshold]
+        gone = without_shares(book, enough, self._closed, self._answered)
+        return [book.names[position] for position in gone]
 
     def _refuse(self, reason: RoundReason, blamed: Sequence[str]) -> None:
         if blamed:
-            problem, remedy = (
-                "shares of no key or seed, or of another one",
-                "discard the round, and begin another without the clients named",
-            )
-            raise RoundRefusedError(
-                reason, problem, field="shares", value=blamed, remedy=remedy, blamed=blamed
-            )
+            problem = "shares of no key or seed, or of another one"
+            remedy = "discard the round, and begin another without the clients named"
+            raise RoundRefusedError(reason, problem, "shares", blamed, remedy, blamed=blamed)
 
 
 def _shown(table: Table | None, owner: int) -> list[Share]:

@@ -10,8 +10,8 @@ from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.he.ciphertexts import Kind
 from secure_fl.he.ciphertexts import body_bytes as cipher_bytes
 from secure_fl.secure_sum.block_codec import body_bytes
-from secure_fl.secure_sum.boxes import TAG_BYTES
 from secure_fl.secure_sum.digests import APPLIED_BYTES
+from secure_fl.secure_sum.key_directory import TAG_BYTES
 from secure_fl.secure_sum.plan import RoundPlan
 
 _SECRET, _FRAME, _COUNT, _ENTRY = 32, 8, 4, 4

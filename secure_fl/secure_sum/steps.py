@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from secure_fl.crypto.envelope import Header, Phase, claimed_header
+from secure_fl.crypto.envelope import Phase, claimed_header
 from secure_fl.errors import SecureSumError
 
 
@@ -89,19 +89,8 @@ class Message:
 
 def claimed(data: bytes | memoryview) -> tuple[str, str]:
     """Sender and phase as a message claims them, for the record; `?` where it cannot be read."""
-    header = _claimed(data)
-    return ("?", "?") if header is None else (header.sender, header.phase.name.lower())
-
-
-def claimed_round(data: bytes | memoryview) -> int | None:
-    """The round that a message claims to belong to; None where it cannot be read."""
-    header = _claimed(data)
-    return None if header is None else header.round
-
-
-def _claimed(data: bytes | memoryview) -> Header | None:
-    """A message's header, unchecked; an upload is known by its first envelope."""
     try:
-        return claimed_header(data)
+        header = claimed_header(data)
     except SecureSumError:
-        return None
+        return "?", "?"
+    return header.sender, header.phase.name.lower()

@@ -35,14 +35,12 @@ class RoundStore(Protocol):
 
     def begin(self, round_number: int, question: bytes = b"", state: Sealed | None = None) -> None:
         """Record, before anything is sent, that a round has begun, and the state it begins with.
-
         Refuse a round that has begun, or an earlier one, or one whose question was opened.
         """
 
     def open(self, question: bytes, round_number: int) -> None:
-        """Record that a sum of answers to this question may be open.
-
-        It comes before anything goes out that opens one. Refuse where another round's may be.
+        """Record that a sum of answers to this question may be open. It comes before anything goes
+        out that opens one. Refuse where another round's may be.
         """
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
@@ -171,11 +169,7 @@ class FolderStore:
                 refuse_earlier(max(begun, default=-1), round_number)
                 problem, remedy = "was not begun", "begin the round first"
                 raise RoundRefusedError(
-                    RoundReason.OUT_OF_TURN,
-                    problem,
-                    field="round",
-                    value=round_number,
-                    remedy=remedy,
+                    RoundReason.OUT_OF_TURN, problem, "round", round_number, remedy
                 )
             try:
                 write_atomically(self._file(round_number, _UPLOAD), upload, exclusive=True)
@@ -198,9 +192,7 @@ class FolderStore:
         except SecureSumError:
             problem = "damaged, of another client, plan or round, or sealed under another key"
             remedy = "take part from the next round on; this one goes on without the client"
-            raise SecureSumError(
-                problem, field="round store", value=str(path), remedy=remedy
-            ) from None
+            raise SecureSumError(problem, "round store", str(path), remedy) from None
 
     def _seal(self, round_number: int, state: Sealed) -> None:
         if self._key is not None:
@@ -225,7 +217,7 @@ class FolderStore:
         text = read_bytes(path).decode("ascii", errors="replace")
         if not _BEGUN.fullmatch(text):
             remedy = "skip a round number, then write the last one begun there"
-            raise SecureSumError("damaged", field="round store", value=str(path), remedy=remedy)
+            raise SecureSumError("damaged", "round store", str(path), remedy)
         return begun | set(map(int, text.split(" ")))
 
     def _opened(self) -> dict[bytes, int]:
@@ -238,40 +230,26 @@ class FolderStore:
             return {bytes.fromhex(question): int(number) for question, number in pairs}
         except ValueError:
             remedy = "take part in no round that is tried again; remove it when the run is over"
-            raise SecureSumError(
-                "damaged", field="round store", value=str(path), remedy=remedy
-            ) from None
+            raise SecureSumError("damaged", "round store", str(path), remedy) from None
 
 
 def refuse_opened(opened: Mapping[bytes, int], question: bytes, by: int | None = None) -> None:
-    """Refuse a round for answers of which a sum may be open, but by the round `by`.
-
-    The two differ by the answer of whoever is missing from one.
-
-    Raises:
-        RoundRefusedError: `already-opened`.
+    """Refuse a round for answers of which a sum may be open, but by the round `by`. The two differ
+    by the answer of whoever is missing from one. Raises RoundRefusedError: `already-opened`.
     """
     if question in opened and opened[question] != by:
+        problem = "a sum of these answers"
+        remedy = "ask something else: a round is tried again only while it is closed"
         raise RoundRefusedError(
-            RoundReason.ALREADY_OPENED,
-            "a sum of these answers",
-            field="question",
-            value=question.hex()[:16],
-            remedy="ask something else: a round is tried again only while it is closed",
+            RoundReason.ALREADY_OPENED, problem, "question", question.hex()[:16], remedy
         )
 
 
 def refuse_earlier(last: int, round_number: int) -> None:
-    """Refuse a round that is not newer than the last one begun.
-
-    Raises:
-        RoundRefusedError: `already-begun`.
+    """Refuse a round that is not newer than the last one begun. Raises RoundRefusedError:
+    `already-begun`.
     """
     if round_number <= last:
-        raise RoundRefusedError(
-            RoundReason.ALREADY_BEGUN,
-            f"round {last} was begun",
-            field="round",
-            value=round_number,
-            remedy="send the stored upload again, or wait for the next round",
-        )
+        problem = f"round {last} was begun"
+        remedy = "send the stored upload again, or wait for the next round"
+        raise RoundRefusedError(RoundReason.ALREADY_BEGUN, problem, "round", round_number, remedy)

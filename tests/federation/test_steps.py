@@ -135,9 +135,9 @@ def test_the_monitor_works_from_opened_sums_alone(start: str, images: Dataset) -
         choices = [each.score.choice for each in seen.values() if each.score is not None]
         monitored = step.monitor(state, opened)
         if choices:
-            counts = monitored.counts if monitored.pools is None else monitored.pools.counts
-            assert counts is not None
-            assert list(counts) == [choices.count(pool) for pool in range(2)]
+            told = monitored if monitored.pools is None else monitored.pools
+            assert told.counts is not None
+            assert list(told.counts) == [choices.count(pool) for pool in range(2)]
             counted += 1
         state = program.apply(state, opened)
     assert counted >= 4

@@ -125,8 +125,7 @@ def test_clients_go_by_their_names(copies: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_labels_go_by_their_names_in_plots(copies: dict[str, Path]) -> None:
-    from secure_fl.report.partition_plots import partition_plot
-    from secure_fl.report.plots import embedding_plot
+    from secure_fl.report.plots import embedding_plot, partition_plot
     from secure_fl.report.runs import read_runs
 
     edit(

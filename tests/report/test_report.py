@@ -87,7 +87,7 @@ def test_unfinished_runs_have_none(tmp_path: Path, images: Dataset) -> None:
 
 def test_equal_runs_draw_equal_pictures(tmp_path: Path, images: Dataset) -> None:
     from secure_fl.data.summary import summarise
-    from secure_fl.report.partition_plots import partition_plot
+    from secure_fl.report.plots import partition_plot
 
     made = Federation(tiny_config(), data=images)
     assert partition_plot(summarise(made.clients)) == partition_plot(summarise(made.clients))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from secure_sum.riding import KilledError, Riding
 from secure_sum.round_helpers import make_vectors, sum_block
 from secure_sum.test_secrecy_of_rounds import envelopes
-from secure_sum.two_rounds import ServerRounds
+from secure_sum.two_rounds import ServerRounds, claimed_round
 
 from secure_fl.crypto.envelope import read_header
 from secure_fl.crypto.refusals import RefusedError
@@ -29,7 +29,7 @@ from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.state import RoundState, state_context
-from secure_fl.secure_sum.steps import ClientStep, Message, Step, claimed_round
+from secure_fl.secure_sum.steps import ClientStep, Message, Step
 from secure_fl.secure_sum.store import FolderStore
 
 SHAPE = BlockShape(pools=2, width=4)

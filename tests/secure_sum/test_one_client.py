@@ -28,9 +28,8 @@ from secure_fl.crypto.sealing import seal_with
 from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.secure_sum import client, setup
 from secure_fl.secure_sum.blocks import BlockShape
-from secure_fl.secure_sum.boxes import TAG_BYTES
 from secure_fl.secure_sum.graph import draw
-from secure_fl.secure_sum.key_directory import KeyBook
+from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook
 from secure_fl.secure_sum.messages import Advertise, Boxes, Dealers, RoundReason, RoundRefusedError
 from secure_fl.secure_sum.share_box import without_shares
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secure_fl.crypto.envelope import read_header
+from secure_fl.crypto.envelope import claimed_header, read_header
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
-from secure_fl.secure_sum.steps import Message, Step, claimed_round
+from secure_fl.secure_sum.steps import Message, Step
 
 
 class ClientRounds:
@@ -244,3 +244,11 @@ def _not_begun() -> RoundRefusedError:
     return RoundRefusedError(
         RoundReason.OUT_OF_TURN, "no round was begun", field="round", value=None, remedy="begin one"
     )
+
+
+def claimed_round(data: bytes | memoryview) -> int | None:
+    """The round that a message claims to belong to; None where it cannot be read."""
+    try:
+        return claimed_header(data).round
+    except SecureSumError:
+        return None

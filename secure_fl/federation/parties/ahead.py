@@ -49,11 +49,11 @@ out of the next round may let that depend on what it saw of this one, as without
 
 from __future__ import annotations
 
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.federation.calling import Call, cohort_names
 from secure_fl.federation.parties.client_round import ClientRound, Seat
 from secure_fl.federation.place import Place
-from secure_fl.federation.wire import Post, refused, shown
+from secure_fl.federation.wire import Post, shown
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 
@@ -76,27 +76,25 @@ class RoundAhead:
         return None if self.round is None else self.round.call
 
     def prepare(self, seat: Seat, post: Post, begun: Call | None) -> list[bytes | memoryview]:
-        """Begin the set-up that a server proposes; what is to be sent for it.
+        """Begin the set-up that a server proposes; what is to be sent for it. Raises RefusedError,
+        RoundRefusedError: it does not fit; nothing has changed.
 
         Args:
             seat: the client's.
             post: the proposal.
             begun: the last call that it took.
-
-        Raises:
-            RefusedError, RoundRefusedError: it does not fit; nothing has changed.
         """
         call = _proposed(seat, post)
         if self.round is not None and self.round.call == call:
             return self.round.prepare()
         last = self.used if begun is None else max(self.used, begun.number)
         if call.number <= last:
-            raise refused(Reason.REPEATED, "not a new number", "round", call.number, "go on")
+            raise RefusedError(Reason.REPEATED, "not a new number", "round", call.number, "go on")
         form = seat.replica.program.form(_checked(seat, call, begun))
         plans = seat.plans(call, form)
         name = seat.wire.identity.name
         if name not in cohort_names(seat.plan, form) or name in call.left_out:
-            raise refused(Reason.UNKNOWN_CLIENT, "not asked", "cohort", name, "wait")
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "not asked", "cohort", name, "wait")
         fresh = ClientRound(seat, call, form, plans)
         self.drop()
         self.used = call.number
@@ -105,10 +103,8 @@ class RoundAhead:
         return words
 
     def begin(self, call: Call) -> ClientRound | None:
-        """What is prepared of a call that is to begin; of another it is thrown away.
-
-        Raises:
-            RefusedError: `repeated` for a number that another call was prepared under.
+        """What is prepared of a call that is to begin; of another it is thrown away. Raises
+        RefusedError: `repeated` for a number that another call was prepared under.
         """
         prepared = self.round
         if prepared is not None and prepared.call == call:
@@ -117,7 +113,7 @@ class RoundAhead:
         if call.number <= self.used:
             value = (call.number, *shown(call.place), call.attempt)
             remedy = "call the round that was prepared, or take the next number"
-            raise refused(Reason.REPEATED, "another has its number", "round", value, remedy)
+            raise RefusedError(Reason.REPEATED, "another has its number", "round", value, remedy)
         self.drop()
         return None
 
@@ -154,6 +150,4 @@ def _checked(seat: Seat, call: Call, begun: Call | None) -> Place:
 
 def _out_of_turn(problem: str, value: object) -> RoundRefusedError:
     remedy = "prepare the round that the program comes to next"
-    return RoundRefusedError(
-        RoundReason.OUT_OF_TURN, problem, field="prepare", value=value, remedy=remedy
-    )
+    return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "prepare", value, remedy)

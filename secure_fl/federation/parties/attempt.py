@@ -21,7 +21,7 @@ from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.server_record import evidence_in
 from secure_fl.federation.party import Message
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.wire import refused, route
+from secure_fl.federation.wire import route
 from secure_fl.secure_sum.block_codec import ServerCipher
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.journal import RoundJournal
@@ -59,7 +59,8 @@ class Deadlines:
 
 
 class Attempt:
-    """Sums with one number.
+    """Sums with one number. Raises SecureSumError: a journal is damaged; FileError: one cannot be
+    read or written.
 
     Args:
         call: what was called.
@@ -71,10 +72,6 @@ class Attempt:
         now: the time.
         journals: where each sum's messages are written, and taken up from; None where a kill ends
             the federation.
-
-    Raises:
-        SecureSumError: a journal is damaged.
-        FileError: one cannot be read or written.
     """
 
     def __init__(
@@ -188,19 +185,18 @@ class Attempt:
         return min((until for one, until in running if one.step != Step.DONE), default=0.0)
 
     def receive(self, header: Header, data: bytes | memoryview) -> str | None:
-        """Take one message of a sum; the reason why it was refused, if it was.
-
-        Raises:
-            RefusedError: `stale`, `future` or `wrong-parameters`: it belongs to none of the sums.
+        """Take one message of a sum; the reason why it was refused, if it was. Raises RefusedError:
+        `stale`, `future` or `wrong-parameters`: it belongs to none of the sums.
         """
         number = self.call.number
         if header.round != number:
             reason = Reason.STALE if header.round < number else Reason.FUTURE
-            raise refused(reason, f"round {number} is running", "round", header.round, "wait")
+            raise RefusedError(reason, f"round {number} is running", "round", header.round, "wait")
         part = self._parts.get(header.parameters)
         if part is None:
-            found = header.parameters
-            raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
+            raise RefusedError(
+                Reason.WRONG_PARAMETERS, "another sum's", "parameters", header.parameters, "none"
+            )
         said = self.sums[part].receive(data)
         if said is None:
             self.answered.add(header.sender)
@@ -243,7 +239,7 @@ class Attempt:
     def _advanced(self, now: float, to: Step) -> list[Message]:
         sent: list[Message] = []
         for part, one in enumerate(self.sums):
-            while one.step < to and self._ends(part, now):
+            while one.step < to and (now >= self._until[part] or one.waiting <= self.gone.keys()):
                 self._step_ends(part)
                 try:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
@@ -272,11 +268,10 @@ class Attempt:
         if word in _NOBODYS:
             problem, remedy = _NOBODYS[word]
         if word in set(RoundReason):
-            reason = RoundReason(word)
-            return RoundRefusedError(reason, problem, field="round", value=number, remedy=remedy)
+            return RoundRefusedError(RoundReason(word), problem, "round", number, remedy)
         if word not in set(Reason):
             return found
-        return RefusedError(Reason(word), problem, field="round", value=number, remedy=remedy)
+        return RefusedError(Reason(word), problem, "round", number, remedy)
 
     def blamed(self) -> frozenset[str]:
         """Clients that made the sums fail: whom the server found, or most of those who refused."""
@@ -290,9 +285,6 @@ class Attempt:
         for name in one.waiting:
             self.missed[part].setdefault(name, PHASES[one.step].name.lower())
 
-    def _ends(self, part: int, now: float) -> bool:
-        return now >= self._until[part] or self.sums[part].waiting <= self.gone.keys()
-
     def _seconds(self, one: RoundServer) -> float:
         return self._deadlines.train if one.step == Step.UPLOAD else self._deadlines.answer
 
@@ -305,10 +297,5 @@ def forgetful(error: Failure) -> Failure:
 
 def silent_group(part: int, problem: str = "nobody of it gives its sums") -> RoundRefusedError:
     """Why a group's sum is not to be had, though it was opened."""
-    return RoundRefusedError(
-        RoundReason.TOO_FEW,
-        problem,
-        field="group",
-        value=part,
-        remedy="it is left out of this round",
-    )
+    remedy = "it is left out of this round"
+    return RoundRefusedError(RoundReason.TOO_FEW, problem, "group", part, remedy)

@@ -1,6 +1,5 @@
-"""The authority of a federation, where one holds the key.
-
-It opens sums, has the models, and seals them for the clients.
+"""The authority of a federation, where one holds the key. It opens sums, has the models, and seals
+them for the clients.
 
 Guarantee: it opens counts and pools as `Authority` of a round does, applies the opened sums to its
 replica, and gives the models out sealed only.
@@ -16,7 +15,7 @@ from functools import partial
 
 from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.crypto.identities import Identity
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError
@@ -29,7 +28,7 @@ from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, refused, route, shown
+from secure_fl.federation.wire import Post, route, shown
 from secure_fl.secure_sum.authority import Authority
 from secure_fl.secure_sum.digests import NOTHING, Next
 from secure_fl.secure_sum.opener import Opened
@@ -96,8 +95,8 @@ class FederationAuthority(Participant):
             Phase.GIVE: lambda _: [self._sealed()],
         }
         if post.header.phase not in takes:
-            word = post.header.phase.name
-            raise refused(Reason.WRONG_PHASE, "not for an authority", "phase", word, "send it on")
+            problem, remedy = "not for an authority", "send it on"
+            raise RefusedError(Reason.WRONG_PHASE, problem, "phase", post.header.phase.name, remedy)
         return takes[post.header.phase](post)
 
     def _on_plan(self, data: bytes) -> list[bytes]:
@@ -106,14 +105,16 @@ class FederationAuthority(Participant):
             objection = self._judge(plan) if plan.authority == self.name else "not in this plan"
             if objection is not None:
                 digest, remedy = plan.digest.hex()[:16], "change the plan"
-                raise refused(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
+                raise RefusedError(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
             self._sit(plan)
             self._signed = data
         self._due = None
         known, replica, _ = self._seated()
         if plan.digest != known.digest:
             digest = plan.digest.hex()[:16]
-            raise refused(Reason.OTHER_PLAN, "another was agreed to", "plan", digest, "compare")
+            raise RefusedError(
+                Reason.OTHER_PLAN, "another was agreed to", "plan", digest, "compare"
+            )
         place, digest = shown(replica.place), replica.state.digest.hex()
         facts = {"place": place, "state": digest, "head": bytes(32).hex()}
         return [self._wire.sign(Phase.JOIN, facts)]
@@ -140,7 +141,7 @@ class FederationAuthority(Participant):
         call = Call.read({**facts, **more, "key": keyring.fingerprint.hex()})
         before = self._call
         if before is not None and call.number <= before.number:
-            raise refused(Reason.REPEATED, "not newer", "round", call.number, "go on")
+            raise RefusedError(Reason.REPEATED, "not newer", "round", call.number, "go on")
         self._sums = self._called(call)
         self._call, self._next, self._opened = call, None, {}
         return []
@@ -163,8 +164,8 @@ class FederationAuthority(Participant):
         if not self._sums and self._call is not None:
             self._sums = self._called(self._call)
         if header.parameters not in self._sums:
-            found = header.parameters
-            raise refused(Reason.WRONG_PARAMETERS, "of no running sum", "sum", found, "call first")
+            problem, remedy = "of no running sum", "call first"
+            raise RefusedError(Reason.WRONG_PARAMETERS, problem, "sum", header.parameters, remedy)
         sums = self._sums[header.parameters]
         try:
             replies = sums.receive(data)
@@ -180,14 +181,15 @@ class FederationAuthority(Participant):
         call, sums, words = self._call, list(self._sums.values()), post.facts["left_out"]
         if call is None or post.header.round != call.number or len(sums) < 2:
             number = post.header.round
-            raise refused(Reason.STALE, "not the running round", "round", number, "call first")
+            raise RefusedError(Reason.STALE, "not the running round", "round", number, "call first")
         if replica.place > call.place:  # it was asked before
             return [self._sealed(), self._result(replica.state, call)]
         chosen = [self._opened.get(part) for part in post.facts["parts"] if type(part) is int]
         opened: list[Opened] = [one for one in chosen if one is not None]
         right = opened and len(opened) == len(post.facts["parts"])
         if not right or len(opened) + len(words) != len(sums):
-            raise refused(Reason.WRONG_PHASE, "not opened here", "parts", len(opened), "open them")
+            problem = "not opened here"
+            raise RefusedError(Reason.WRONG_PHASE, problem, "parts", len(opened), "open them")
         self._next = replica.after(opened, words)
         result = self._result(self._next, call)
         return [*self._go_on(), result]
@@ -218,5 +220,6 @@ class FederationAuthority(Participant):
 
     def _seated(self) -> tuple[Plan, Replica, Keyring]:
         if self._plan is None or self._replica is None or self._keyring is None:
-            raise refused(Reason.STALE, "no plan was agreed to", "plan", self.name, "send the plan")
+            remedy = "send the plan"
+            raise RefusedError(Reason.STALE, "no plan was agreed to", "plan", self.name, remedy)
         return self._plan, self._replica, self._keyring

@@ -25,13 +25,8 @@ class KeptAuthority(Kept, FederationAuthority):
     """An authority with a folder; made as `FederationAuthority` is.
 
     Args:
-        identity: of role `authority`.
-        roster: in force.
-        prepare: makes the program of a plan.
+        identity, roster, prepare, judge, shared, randomness: as of `FederationAuthority`.
         folder: its own; what an earlier life of it left there is taken up.
-        judge: why it does not take part in a plan, None where it does.
-        shared: what parties of one process share.
-        randomness: uniform secret bytes.
 
     Raises:
         RunFolderError: the folder is damaged, or another party's.

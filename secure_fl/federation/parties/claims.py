@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secure_fl.crypto.envelope import Phase, Seen, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.wire import Wire, refused
+from secure_fl.federation.wire import Wire
 from secure_fl.secure_sum.digests import Applied
 from secure_fl.secure_sum.key_directory import check_cohort
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
@@ -36,11 +36,8 @@ class Claim:
 def read_claims(
     wire: Wire, plan: Plan, form: SumForm, call: Call, envelopes: Sequence[bytes]
 ) -> Mapping[str, Claim]:
-    """What each applier of that round signed, by name.
-
-    Raises:
-        RefusedError: a message that is not a signed claim of this round, `duplicate` for two of
-            one sender.
+    """What each applier of that round signed, by name. Raises RefusedError: a message that is not a
+    signed claim of this round, `duplicate` for two of one sender.
     """
     plans = round_plans(plan, wire.roster, form, call)
     seen, found = Seen(), dict[str, Claim]()
@@ -50,7 +47,8 @@ def read_claims(
         else:
             name, claim = read_result(wire, plan, plans, call, data)
         if name in found:
-            raise refused(Reason.DUPLICATE, "two claims of one", "claim", name, "send one of each")
+            remedy = "send one of each"
+            raise RefusedError(Reason.DUPLICATE, "two claims of one", "claim", name, remedy)
         found[name] = claim
     return found
 
@@ -58,19 +56,17 @@ def read_claims(
 def read_result(
     wire: Wire, plan: Plan, plans: Sequence[RoundPlan], call: Call, data: bytes | memoryview
 ) -> tuple[str, Claim]:
-    """What one applier of a round in groups signed.
-
-    Raises:
-        RefusedError: the message's reasons, `stale`, or `unknown-client`.
+    """What one applier of a round in groups signed. Raises RefusedError: the message's reasons,
+    `stale`, or `unknown-client`.
     """
     role = "authority" if plan.by_authority else "client"
     post = wire.open(data, most=plan.most(Phase.RESULT), role=role)
     if post.header.phase != Phase.RESULT or post.header.round != call.number:
-        number = post.header.round
-        raise refused(Reason.STALE, f"round {call.number} is asked of", "round", number, "none")
+        problem = f"round {call.number} is asked of"
+        raise RefusedError(Reason.STALE, problem, "round", post.header.round, "none")
     cohort = {name for one in plans for name in one.cohort}
     if not plan.by_authority and post.sender not in cohort:
-        raise refused(Reason.UNKNOWN_CLIENT, "was not asked", "sender", post.sender, "wait")
+        raise RefusedError(Reason.UNKNOWN_CLIENT, "was not asked", "sender", post.sender, "wait")
     return post.sender, Claim(from_hex(post.facts["state"], "state", 32), post.place)
 
 
@@ -84,19 +80,12 @@ def enough(plan: Plan, form: SumForm) -> int:
 
 def check_enough(plan: Plan, form: SumForm, found: int) -> None:
     """Refuse a state that fewer than `enough` signed: whoever lists the signatures chooses them.
-
-    Raises:
-        RoundRefusedError: `not-agreed`.
+    Raises RoundRefusedError: `not-agreed`.
     """
     needed = enough(plan, form)
     if found < needed:
-        raise RoundRefusedError(
-            RoundReason.NOT_AGREED,
-            "too few signed this state",
-            field="signatures",
-            value=found,
-            remedy=f"{needed} signatures of appliers are needed",
-        )
+        problem, remedy = "too few signed this state", f"{needed} signatures of appliers are needed"
+        raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "signatures", found, remedy)
 
 
 def majority(claims: Mapping[str, Claim]) -> Claim | None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
@@ -38,7 +38,7 @@ from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, refused, route, shown
+from secure_fl.federation.wire import Post, route, shown
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.messages import RoundRefusedError
@@ -143,7 +143,7 @@ class FederationClient(Participant):
         }
         if header.phase not in takes:
             word = header.phase.name
-            raise refused(Reason.WRONG_PHASE, "not for a client", "phase", word, "send it on")
+            raise RefusedError(Reason.WRONG_PHASE, "not for a client", "phase", word, "send it on")
         return takes[header.phase](post)
 
     def _refuse(self, data: bytes | memoryview, error: SecureFLError) -> list[bytes]:
@@ -177,7 +177,7 @@ class FederationClient(Participant):
         seat = self._seated()
         if plan.digest != seat.plan.digest:
             found, remedy = plan.digest.hex()[:16], "compare plans: this server shows two"
-            raise refused(Reason.OTHER_PLAN, "another was agreed to", "plan", found, remedy)
+            raise RefusedError(Reason.OTHER_PLAN, "another was agreed to", "plan", found, remedy)
         state, self._due = seat.replica.state, None
         head, digest = self._progress.head.hex(), state.digest.hex()
         facts = {"place": shown(state.place), "state": digest, "head": head}
@@ -185,11 +185,11 @@ class FederationClient(Participant):
 
     def _accept(self, plan: Plan) -> None:
         if self.name not in plan.clients or plan.server != self._server:
-            raise refused(Reason.UNKNOWN_CLIENT, "not in this plan", "plan", self.name, "join")
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "not in this plan", "plan", self.name, "join")
         objection = self._site.judge(plan)
         if objection is not None:
             found, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
-            raise refused(Reason.AGAINST_POLICY, objection, "plan", found, remedy)
+            raise RefusedError(Reason.AGAINST_POLICY, objection, "plan", found, remedy)
         self._sit(plan)
 
     def _sit(self, plan: Plan) -> None:
@@ -217,9 +217,8 @@ class FederationClient(Participant):
         self._settle(place, digest)
         own = seat.replica.state
         if place < own.place:
-            raise refused(
-                Reason.OLDER_PLACE, f"{shown(own.place)} is reached", "place", shown(place), "go on"
-            )
+            problem = f"{shown(own.place)} is reached"
+            raise RefusedError(Reason.OLDER_PLACE, problem, "place", shown(place), "go on")
         progress.last, progress.head = last, self._followed(unframe(post.rest))
         if progress.head.hex() != post.facts["head"]:
             raise forked("not the transcript that this client follows", post.header.round)
@@ -245,7 +244,7 @@ class FederationClient(Participant):
             if not progress.gap:
                 raise
             problem, remedy = "lines before these could not be written", "make room, and wait"
-            raise FileError(problem, field="transcript", value=len(lines), remedy=remedy) from None
+            raise FileError(problem, "transcript", len(lines), remedy) from None
         progress.gap = False
         return head
 
@@ -257,7 +256,7 @@ class FederationClient(Participant):
         if place > self._seated().replica.place:
             self._progress.late = post
             return [self._wire.sign(Phase.WANT, {"place": shown(place)})]
-        raise refused(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
+        raise RefusedError(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
 
     def _begin(self, post: Post) -> Sequence[bytes | memoryview]:
         """Take part in the round that is called, at this client's place."""
@@ -266,7 +265,7 @@ class FederationClient(Participant):
             return []
         seat, place = self._seated(), post.place
         if seat.replica.program.done(place):
-            raise refused(Reason.OLDER_PLACE, "nothing is left", "place", shown(place), "end")
+            raise RefusedError(Reason.OLDER_PLACE, "nothing is left", "place", shown(place), "end")
         key, left_out = seat.keyring.fingerprint, post.names("left_out")
         fingerprint = key if seat.plan.parameters is not None else bytes(32)
         facts = {"number": post.header.round, "attempt": post.facts["attempt"]}
@@ -276,7 +275,7 @@ class FederationClient(Participant):
         form = seat.replica.program.form(place)
         plans = seat.plans(call, form)
         if self.name not in cohort_names(seat.plan, form) or self.name in left_out:
-            raise refused(Reason.UNKNOWN_CLIENT, "not asked", "cohort", self.name, "wait")
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "not asked", "cohort", self.name, "wait")
         position = form.cohort.index(seat.plan.clients.index(self.name))
         prepared = self._progress.ahead.begin(call)
         self._progress.begun, self._progress.round = call, None
@@ -296,7 +295,8 @@ class FederationClient(Participant):
             progress.ahead.held = data
             return []
         if progress.round is not None and progress.round.call.number == post.header.round:
-            raise refused(Reason.REPLAYED, "it runs already", "round", post.header.round, "wait")
+            problem = "it runs already"
+            raise RefusedError(Reason.REPLAYED, problem, "round", post.header.round, "wait")
         return progress.ahead.prepare(seat, post, progress.begun)
 
     def _check_new(self, call: Call) -> None:
@@ -307,7 +307,7 @@ class FederationClient(Participant):
         again = call.place == before.place and call.attempt <= before.attempt
         if call.number <= before.number or again:
             value = (call.number, *shown(call.place), call.attempt)
-            raise refused(
+            raise RefusedError(
                 Reason.REPEATED, "not newer than the last", "round, place, attempt", value, "go on"
             )
 
@@ -319,9 +319,8 @@ class FederationClient(Participant):
         self._agree_by(post.place)
         state = seat.replica.state
         if post.place != state.place or not seat.keyring.secret:
-            raise refused(
-                Reason.NO_KEY, "cannot seal that state", "place", shown(post.place), "ask another"
-            )
+            problem = "cannot seal that state"
+            raise RefusedError(Reason.NO_KEY, problem, "place", shown(post.place), "ask another")
         return [seat.replica.sealed(self._wire, seat.keyring.secret)]
 
     def _on_parts(self, post: Post) -> list[bytes]:
@@ -381,7 +380,8 @@ class FederationClient(Participant):
 
     def _seated(self) -> Seat:
         if self._seat is None:
-            raise refused(Reason.STALE, "no plan was agreed to", "plan", self.name, "send the plan")
+            remedy = "send the plan"
+            raise RefusedError(Reason.STALE, "no plan was agreed to", "plan", self.name, remedy)
         return self._seat
 
     def _running(self, number: int) -> ClientRound:
@@ -391,5 +391,5 @@ class FederationClient(Participant):
         if running is None or running.call.number != number:
             older = running is not None and number < running.call.number
             reason = Reason.STALE if older else Reason.FUTURE
-            raise refused(reason, "not the running round", "round", number, "wait")
+            raise RefusedError(reason, "not the running round", "round", number, "wait")
         return running

@@ -29,7 +29,7 @@ from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, Wire, refused, shown
+from secure_fl.federation.wire import Post, Wire, shown
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import NOTHING, Applied, Next
 from secure_fl.secure_sum.framing import unframe
@@ -57,26 +57,21 @@ class Seat:
     """Makes the client's state outlive its process; called before a next state is signed."""
 
     def plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
-        """The plans of a call's sums, one a group.
-
-        Raises:
-            RoundRefusedError, RefusedError: as `round_plans`.
+        """The plans of a call's sums, one a group. Raises RoundRefusedError, RefusedError: as
+        `round_plans`.
         """
         plan, roster = self.plan, self.wire.roster
         return self.shared.plans(plan, call, lambda: round_plans(plan, roster, form, call))
 
 
 class ClientRound:
-    """A client in one attempt.
+    """A client in one attempt. Raises RefusedError: no key is held that serves the round.
 
     Args:
         seat: what it has throughout.
         call: the attempt.
         form: of the round's sum.
         plans: of the sums, one a group.
-
-    Raises:
-        RefusedError: no key is held that serves the round.
     """
 
     def __init__(self, seat: Seat, call: Call, form: SumForm, plans: Sequence[RoundPlan]) -> None:
@@ -120,18 +115,14 @@ class ClientRound:
         self._begun = True
 
     def prepare(self) -> list[bytes | memoryview]:
-        """Its keys, before the round begins, as long as nothing followed them.
-
-        Raises:
-            RoundRefusedError: `already-begun`, or `already-opened`.
+        """Its keys, before the round begins, as long as nothing followed them. Raises
+        RoundRefusedError: `already-begun`, or `already-opened`.
         """
         return [*self._round.begin()]
 
     def begin(self) -> list[bytes | memoryview]:
         """The first message: keys; where they are exchanged, or nothing is masked, the answer.
-
-        Raises:
-            RoundRefusedError: `already-begun`, or `already-opened`.
+        Raises RoundRefusedError: `already-begun`, or `already-opened`.
         """
         self._begun = True
         if self._round.ready and not self._answered:
@@ -150,10 +141,8 @@ class ClientRound:
         self._round.leave()
 
     def receive(self, data: bytes) -> list[bytes | memoryview]:
-        """One of the sum's messages, and the answers to it.
-
-        Raises:
-            SecureFLError: why this client goes no further.
+        """One of the sum's messages, and the answers to it. Raises SecureFLError: why this client
+        goes no further.
         """
         replies: list[bytes | memoryview] = [*self._round.receive(data)]
         if self._begun and self._round.ready and not self._answered:
@@ -164,10 +153,8 @@ class ClientRound:
         return replies
 
     def part(self, part: int) -> bytes:
-        """This client's group's opened sum, sealed for the other groups.
-
-        Raises:
-            RoundRefusedError: `out-of-turn`.
+        """This client's group's opened sum, sealed for the other groups. Raises RoundRefusedError:
+        `out-of-turn`.
         """
         opened = self.opened
         if part != self._part or opened is None:
@@ -176,11 +163,9 @@ class ClientRound:
         return self._seat.wire.sign(Phase.PART, {"part": part}, box, number=self.call.number)
 
     def take_parts(self, post: Post) -> bytes:
-        """The sums of all groups that were opened; what follows from them, signed.
-
-        Raises:
-            RefusedError: a box or a claim that does not fit.
-            RoundRefusedError: `not-agreed`, or `out-of-turn`.
+        """The sums of all groups that were opened; what follows from them, signed. Raises
+        RefusedError: a box or a claim that does not fit; RoundRefusedError: `not-agreed`, or
+        `out-of-turn`.
         """
         if len(self._plans) == 1:
             raise _out_of_turn("the sums are known", self.call.number)
@@ -199,11 +184,8 @@ class ClientRound:
         return self._result(self.next)
 
     def take_results(self, post: Post) -> None:
-        """What everybody signed after a round in groups.
-
-        Raises:
-            RefusedError: a claim that does not fit.
-            RoundRefusedError: `forked`: most came to another state.
+        """What everybody signed after a round in groups. Raises RefusedError: a claim that does not
+        fit; RoundRefusedError: `forked`: most came to another state.
         """
         seat = self._seat
         claims = read_claims(seat.wire, seat.plan, self.form, self.call, unframe(post.rest))
@@ -224,9 +206,8 @@ class ClientRound:
         except (RefusedError, RoundRefusedError):
             raise
         except SecureSumError as error:  # its own numbers: nobody else's message is to blame
-            raise refused(
-                Reason.NO_ANSWER, error.problem, "answer", error.field, "mend what computes it"
-            ) from None
+            problem, remedy = error.problem, "mend what computes it"
+            raise RefusedError(Reason.NO_ANSWER, problem, "answer", error.field, remedy) from None
 
     def _result(self, after: State) -> bytes:
         facts = {"place": shown(after.place), "state": after.digest.hex()}
@@ -256,14 +237,9 @@ class ClientRound:
         opened = decode_opened(open_with(secret, box, self._context(part)), shape)
         needed = plan.shares_needed if plan.masked else 1
         if list(digests.values()).count(opened.digest) < needed:
+            problem = "too few signed this group's sums"
             remedy = f"{needed} signatures of its appliers are needed"
-            raise RoundRefusedError(
-                RoundReason.NOT_AGREED,
-                "too few signed this group's sums",
-                field="part",
-                value=part,
-                remedy=remedy,
-            )
+            raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "part", part, remedy)
         return opened
 
     def _context(self, part: int) -> bytes:
@@ -274,10 +250,8 @@ class ClientRound:
 def forked(problem: str, value: object) -> RoundRefusedError:
     """Somebody shows different parties different things."""
     remedy = "stop, and compare transcripts: do not go on with this server"
-    return RoundRefusedError(RoundReason.FORKED, problem, field="state", value=value, remedy=remedy)
+    return RoundRefusedError(RoundReason.FORKED, problem, "state", value, remedy)
 
 
 def _out_of_turn(problem: str, value: object) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.OUT_OF_TURN, problem, field="part", value=value, remedy="follow the order"
-    )
+    return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "part", value, "follow the order")

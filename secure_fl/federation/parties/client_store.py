@@ -28,12 +28,8 @@ class KeptClient(Kept, FederationClient):
     """A client with a folder; made as `FederationClient` is.
 
     Args:
-        identity: of role `client`.
-        roster: in force.
-        site: what it brings along.
+        identity, roster, site, shared, randomness: as of `FederationClient`.
         folder: its own; what an earlier life of this client left there is taken up.
-        shared: what parties of one process share.
-        randomness: uniform secret bytes.
 
     Raises:
         RunFolderError: the folder is damaged, or another party's.

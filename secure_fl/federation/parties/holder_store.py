@@ -29,19 +29,11 @@ from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 
 _PLAN, _KEYS, _PROGRESS, _PART = "plan", "keys", "progress", "part-"
-_TYPES = {
-    "version": int,
+_TYPES: dict[str, type] = {
     "head": str,
-    "last": list,
-    "begun": list,
-    "running": int,
-    "agreed": int,
-    "over": int,
-    "ahead": list,
-    "used": int,
-    "state": list,
-    "next": list,
     "opened": dict,
+    **dict.fromkeys(("version", "running", "agreed", "over", "used"), int),
+    **dict.fromkeys(("last", "begun", "ahead", "state", "next"), list),
 }
 _VERSION = 2
 
@@ -88,10 +80,8 @@ class HolderStore:
         self._folder = folder
 
     def keep(self, record: HolderRecord) -> None:
-        """Write what is new of a record.
-
-        Raises:
-            FileError: it cannot be written; the one before is whole.
+        """Write what is new of a record. Raises FileError: it cannot be written; the one before is
+        whole.
         """
         folder = self._folder
         folder.keep(_PLAN, record.plan, sealed=False)
@@ -117,11 +107,8 @@ class HolderStore:
         folder.only(_PART, [*state[:1], *after[:1], *opened.values()])
 
     def kept(self) -> HolderRecord | None:
-        """The last record; None where there is none.
-
-        Raises:
-            RunFolderError: a file is damaged, gone, or another party's.
-            FileError: one cannot be read.
+        """The last record; None where there is none. Raises RunFolderError: a file is damaged,
+        gone, or another party's; FileError: one cannot be read.
         """
         data = self._folder.kept(_PROGRESS)
         if data is None:
@@ -209,11 +196,7 @@ class Kept(Participant):
         return sent
 
     def _take_up(self, record: HolderRecord) -> None:
-        """Go on with what an earlier life had.
-
-        Raises:
-            RunFolderError: it is damaged.
-        """
+        """Go on with what an earlier life had. Raises RunFolderError: it is damaged."""
         raise NotImplementedError
 
     def _keep(self) -> None:

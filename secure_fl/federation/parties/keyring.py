@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 
 from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.sealing import seal_to
 from secure_fl.crypto.strict_json import (
@@ -30,7 +30,7 @@ from secure_fl.crypto.strict_json import (
 )
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.wire import Wire, refused
+from secure_fl.federation.wire import Wire
 from secure_fl.he.bfv import check_noise_budget
 from secure_fl.he.ceremony import (
     GrantedKey,
@@ -90,18 +90,14 @@ class Keyring:
         return NO_KEY if self._granted is None else self._granted.key.fingerprint
 
     def make(self, number: int, *, grant: bool, secret: bool) -> list[bytes]:
-        """Make what is missing from round `number` on: signed messages for everybody.
-
-        Asked again, this gives the same bytes: one epoch has one key.
-
-        Raises:
-            RefusedError: `wrong-role` where the plan lets another member make keys; `noise-budget`.
+        """Make what is missing from round `number` on: signed messages for everybody. Asked again,
+        this gives the same bytes: one epoch has one key. Raises RefusedError: `wrong-role` where
+        the plan lets another member make keys; `noise-budget`.
         """
         wire, plan = self._wire, self._plan
         if wire.identity.name not in plan.key_makers:
-            raise refused(
-                Reason.WRONG_ROLE, "makes no keys", "member", wire.identity.name, "ask another"
-            )
+            problem, remedy = "makes no keys", "ask another"
+            raise RefusedError(Reason.WRONG_ROLE, problem, "member", wire.identity.name, remedy)
         if self._made[0] == number:
             return self._made[1]
         made = []
@@ -123,11 +119,7 @@ class Keyring:
         return made
 
     def take_grant(self, data: bytes) -> None:
-        """The encryption key of an epoch.
-
-        Raises:
-            RefusedError: the grant's reasons.
-        """
+        """The encryption key of an epoch. Raises RefusedError: the grant's reasons."""
         if data == self._taken["grant"]:
             return
         expected = grant_expected(self._plan, self._wire.roster, data, self._used)
@@ -135,9 +127,8 @@ class Keyring:
         if self._wire.identity.role == "authority":
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
             if self._own is None or self._own.fingerprint != fingerprint:
-                raise refused(
-                    Reason.WRONG_KEY, "not the key that this member made", "grant", name, "stop"
-                )
+                problem = "not the key that this member made"
+                raise RefusedError(Reason.WRONG_KEY, problem, "grant", name, "stop")
             assert self._own.public is not None
             self._granted = GrantedKey(self._own.public, expected.epoch)
         else:
@@ -147,25 +138,21 @@ class Keyring:
         self._taken["grant"] = data
 
     def take_secret(self, data: bytes) -> None:
-        """The federation's key.
-
-        Raises:
-            RefusedError: the message's reasons; `wrong-role`; `re-keyed` for another than the
-                first; `unknown-client` where nothing is sealed to this member.
+        """The federation's key. Raises RefusedError: the message's reasons; `wrong-role`;
+        `re-keyed` for another than the first; `unknown-client` where nothing is sealed to this
+        member.
         """
         name, most = self._wire.identity.name, self._plan.most(Phase.SECRET)
         role = "authority" if self._plan.by_authority else "client"
         sealed = self._wire.open(data, most=most, role=role).facts["sealed"]
         if name not in sealed:
-            raise refused(
-                Reason.UNKNOWN_CLIENT, "nothing is sealed to this member", "key", name, "join"
-            )
+            problem = "nothing is sealed to this member"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "key", name, "join")
         box = from_base64(sealed[name], "key")
         secret = self._wire.identity.open_sealed(box, self._context + name.encode())
         if self.secret not in (b"", secret) or len(secret) != _SECRET:
-            raise refused(
-                Reason.RE_KEYED, "the federation has a key", "key", name, "keep the first"
-            )
+            remedy = "keep the first"
+            raise RefusedError(Reason.RE_KEYED, "the federation has a key", "key", name, remedy)
         self.secret, self._taken["secret"] = secret, data
 
     def encode(self) -> bytes:
@@ -181,10 +168,8 @@ class Keyring:
         return canonical(facts | {name: to_base64(data) for name, data in self._taken.items()})
 
     def take_up(self, data: bytes) -> None:
-        """Go on with what `encode` gave.
-
-        Raises:
-            RefusedError: `malformed`, or a message's reasons: it is another member's.
+        """Go on with what `encode` gave. Raises RefusedError: `malformed`, or a message's reasons:
+        it is another member's.
         """
         found = fields(parse_object(data, "keys"), "keys", _KEPT)
         try:
@@ -210,21 +195,15 @@ class Keyring:
             self.take_secret(from_base64(found["secret"], "keys"))
 
     def cipher(self, plan: RoundPlan) -> ClientCipher | None:
-        """What a client encrypts with in this round.
-
-        Raises:
-            RefusedError: `no-key`, `re-keyed` or `stale`: no key is held that serves it.
+        """What a client encrypts with in this round. Raises RefusedError: `no-key`, `re-keyed` or
+        `stale`: no key is held that serves it.
         """
         if not plan.encrypted:
             return None
         return self._shared.cipher(plan, self._key(plan).for_round(plan.round))
 
     def holder(self, plan: RoundPlan) -> HolderCipher | None:
-        """What opens this round's sums, where this member may.
-
-        Raises:
-            RefusedError: as `cipher`.
-        """
+        """What opens this round's sums, where this member may. Raises RefusedError: as `cipher`."""
         if not plan.encrypted:
             return None
         key = self._key(plan).for_round(plan.round)
@@ -233,15 +212,16 @@ class Keyring:
 
     def _key(self, plan: RoundPlan) -> GrantedKey:
         if self._granted is None:
-            raise refused(
-                Reason.NO_KEY, "none was given", "key", plan.round, "wait for the ceremony"
-            )
+            remedy = "wait for the ceremony"
+            raise RefusedError(Reason.NO_KEY, "none was given", "key", plan.round, remedy)
         former = self._former
         if former is not None and plan.key_fingerprint == former.key.fingerprint:
             return former
         if plan.key_fingerprint != self.fingerprint:
             found = plan.key_fingerprint.hex()[:16]
-            raise refused(Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant")
+            raise RefusedError(
+                Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant"
+            )
         return self._granted
 
     @property
@@ -252,13 +232,12 @@ class Keyring:
 def grant_expected(
     plan: Plan, roster: Roster, data: bytes, used: frozenset[bytes] = frozenset()
 ) -> GrantExpected:
-    """What a grant must be, made by whom its header names.
-
-    Raises:
-        RefusedError: `wrong-role` for a maker that the plan does not allow; `malformed`.
+    """What a grant must be, made by whom its header names. Raises RefusedError: `wrong-role` for a
+    maker that the plan does not allow; `malformed`.
     """
     header = read_header(data)
     if header.sender not in plan.key_makers or plan.parameters is None:
-        raise refused(Reason.WRONG_ROLE, "makes no keys", "grant", header.sender, "ask another")
+        remedy = "ask another"
+        raise RefusedError(Reason.WRONG_ROLE, "makes no keys", "grant", header.sender, remedy)
     epoch, maker = plan.epoch(header.round, roster), header.sender
     return GrantExpected(maker, plan.key_holder, plan.parameters, plan.protection, epoch, used)

@@ -84,10 +84,8 @@ class PartyFolder:
         self._holding.close()
 
     def keep(self, name: str, data: bytes, *, sealed: bool = True) -> None:
-        """Write a file; nothing is done where it holds these bytes.
-
-        Raises:
-            FileError: it cannot be written; the old content is whole.
+        """Write a file; nothing is done where it holds these bytes. Raises FileError: it cannot be
+        written; the old content is whole.
         """
         digest = blake3(data).digest()
         if self._written.get(name) == digest:
@@ -100,10 +98,8 @@ class PartyFolder:
         self._written[name] = digest
 
     def kept(self, name: str, *, sealed: bool = True) -> bytes | None:
-        """What was written last; None where there is no such file.
-
-        Raises:
-            RunFolderError: damaged, another party's, or sealed under another key.
+        """What was written last; None where there is no such file. Raises RunFolderError: damaged,
+        another party's, or sealed under another key.
         """
         path = self.path / (name + _SEALED if sealed else name)
         if not is_file(path):
@@ -123,10 +119,8 @@ class PartyFolder:
         return name in self._written
 
     def needed(self, name: str, *, sealed: bool = True) -> bytes:
-        """As `kept`, of a file that another one counts on.
-
-        Raises:
-            RunFolderError: also where it is gone.
+        """As `kept`, of a file that another one counts on. Raises RunFolderError: also where it is
+        gone.
         """
         found = self.kept(name, sealed=sealed)
         if found is None:
@@ -155,16 +149,16 @@ class PartyFolder:
             "put back the file, or begin with an empty folder and a new identity: who loses count "
             "of its answers must not answer again"
         )
-        return RunFolderError(problem, field=path.name, value=str(path), remedy=remedy)
+        return RunFolderError(problem, path.name, str(path), remedy)
 
     def _found(self, path: Path, *, fresh: bool) -> bytes:
         if self.path.resolve() in path.resolve().parents:
             remedy = "name a file outside of the folder: a key must not lie beside what it seals"
-            raise RunFolderError("lies in the folder", field="key", value=str(path), remedy=remedy)
+            raise RunFolderError("lies in the folder", "key", str(path), remedy)
         if not is_file(path):
             if not fresh:
                 remedy = "put back the key, or begin with an empty folder and a new identity"
-                raise RunFolderError("is gone", field="key", value=str(path), remedy=remedy)
+                raise RunFolderError("is gone", "key", str(path), remedy)
             write_secret(path, secrets.token_bytes(32))
         return read_secret(path)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.crypto.envelope import Phase
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.federation.parties.shared import Shared
@@ -26,7 +26,7 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
-from secure_fl.federation.wire import Wire, refused, shown
+from secure_fl.federation.wire import Wire, shown
 from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.opener import Opened
@@ -35,27 +35,23 @@ _COUNTS = struct.Struct(">IH")
 
 
 class Replica:
-    """One holder's state.
+    """One holder's state. Raises RefusedError: `other-start`: the program does not begin where the
+    plan says.
 
     Args:
         plan: of the federation.
         program: that it makes.
         shared: what parties of one process share.
-
-    Raises:
-        RefusedError: `other-start`: the program does not begin where the plan says.
     """
 
     def __init__(self, plan: Plan, program: Program, shared: Shared) -> None:
         self._plan, self.program, self._shared = plan, program, shared
         self.state = shared.state(b"start|" + plan.digest, program.start)
         if self.state.digest != plan.start:
-            raise refused(
-                Reason.OTHER_START,
-                "the models of the plan are not those that this software makes",
-                "plan",
-                self.state.digest.hex()[:16],
-                "use the version of the software that the plan names",
+            problem = "the models of the plan are not those that this software makes"
+            remedy = "use the version of the software that the plan names"
+            raise RefusedError(
+                Reason.OTHER_START, problem, "plan", self.state.digest.hex()[:16], remedy
             )
 
     @property
@@ -87,10 +83,8 @@ class Replica:
         return wire.sign(Phase.STATE, facts, self.seal(secret))
 
     def take(self, secret: bytes, sealed: bytes, place: Place, digest: bytes) -> None:
-        """Go on from a sealed state.
-
-        Raises:
-            RefusedError: `wrong-key`, or `malformed`: not the state of that digest and place.
+        """Go on from a sealed state. Raises RefusedError: `wrong-key`, or `malformed`: not the
+        state of that digest and place.
         """
         self.state = self._shared.state(
             digest, lambda: open_state(self._plan, secret, sealed, place, digest)
@@ -98,10 +92,8 @@ class Replica:
 
 
 def open_state(plan: Plan, secret: bytes, sealed: bytes, place: Place, digest: bytes) -> State:
-    """A state out of its sealed bytes.
-
-    Raises:
-        RefusedError: `wrong-key`, or `malformed`: not the state of that digest and place.
+    """A state out of its sealed bytes. Raises RefusedError: `wrong-key`, or `malformed`: not the
+    state of that digest and place.
     """
     data = open_with(secret, sealed, _context(plan, place, digest))
     state = State.decode(data, plan.largest_state)
@@ -131,9 +123,8 @@ def summed(groups: Sequence[Summed], left_out: tuple[str, ...]) -> Summed:
 
 
 def encode_opened(opened: Opened) -> bytes:
-    """Opened sums as bytes, of a length that shape and passing pools decide.
-
-    Sums fit 32 bits: `open_sum` saw to it.
+    """Opened sums as bytes, of a length that shape and passing pools decide. Sums fit 32 bits:
+    `open_sum` saw to it.
     """
     passing = struct.pack(f">{len(opened.passing)}H", *opened.passing)
     parts = [opened.head, *([] if opened.shared is None else [opened.shared])]
@@ -143,11 +134,7 @@ def encode_opened(opened: Opened) -> bytes:
 
 
 def decode_opened(data: bytes, shape: BlockShape) -> Opened:
-    """What `encode_opened` wrote.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """What `encode_opened` wrote. Raises RefusedError: `malformed`."""
     if len(data) < _COUNTS.size:
         raise malformed("opened sums", "too short")
     survivors, count = _COUNTS.unpack_from(data)

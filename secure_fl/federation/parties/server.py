@@ -30,7 +30,7 @@ from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow
 from secure_fl.federation.parties.server_record import Stage, keys_facts
 from secure_fl.federation.party import Message, typed_files
-from secure_fl.federation.wire import Post, refused, route, shown
+from secure_fl.federation.wire import Post, route, shown
 from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.steps import claimed
 
@@ -43,7 +43,7 @@ _NUMBERED = {phase for phase in Phase if phase < Phase.HELLO} | {
 
 
 class FederationServer(ServerFlow):
-    """The server, as a party.
+    """The server, as a party. Raises RefusedError: a plan that is not its coordinator's.
 
     Args:
         identity: of role `server`.
@@ -54,9 +54,6 @@ class FederationServer(ServerFlow):
         number: of the first call; more than any that was made before in this federation.
         deadlines: how long it waits.
         journal: where it writes what happens.
-
-    Raises:
-        RefusedError: a plan that is not its coordinator's.
     """
 
     def tick(self, now: float) -> list[Message]:
@@ -71,10 +68,8 @@ class FederationServer(ServerFlow):
         return self._remember(sent)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message, and what is to be sent because of it.
-
-        Raises:
-            FileError: its journal cannot be written; nothing is sent then, by `tick` neither.
+        """One message, and what is to be sent because of it. Raises FileError: its journal cannot
+        be written; nothing is sent then, by `tick` neither.
         """
         sent: list[Message] = []
         with typed_files():
@@ -121,7 +116,7 @@ class FederationServer(ServerFlow):
         role = self._wire.roster.member(header.sender).role
         if header.phase not in takes or role not in ("client", "authority"):
             word = header.phase.name
-            raise refused(Reason.WRONG_PHASE, "not for a server", "phase", word, "send it on")
+            raise RefusedError(Reason.WRONG_PHASE, "not for a server", "phase", word, "send it on")
         most = self.plan.most(header.phase)
         post = self._wire.open(data, most=most, role=role)
         return takes[header.phase](post, bytes(data))
@@ -156,9 +151,8 @@ class FederationServer(ServerFlow):
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
     def _said_to(self, name: str) -> list[bytes | memoryview]:
-        """What a member that is made again was told last, of the running round and of the next.
-
-        A client finds its place in the sum first, and answers the call then.
+        """What a member that is made again was told last, of the running round and of the next. A
+        client finds its place in the sum first, and answers the call then.
         """
         told, number = self._told.get(name, {}), self._progress.number
         said = [data for of, data in told.items() if of[0] == number]
@@ -198,7 +192,7 @@ class FederationServer(ServerFlow):
 
     def _on_keys(self, data: bytes) -> list[Message]:
         if self.stage != Stage.KEYS:
-            raise refused(Reason.WRONG_PHASE, "no keys are made", "stage", self.stage, "wait")
+            raise RefusedError(Reason.WRONG_PHASE, "no keys are made", "stage", self.stage, "wait")
         self._keys.take(data)
         if self._reader is not None and read_header(data).phase == Phase.SECRET:
             self._reader.take_secret(data)
@@ -217,8 +211,8 @@ class FederationServer(ServerFlow):
         riding = ahead is not None and header.round == ahead.call.number
         running = ahead if riding else attempt
         if running is None or (self.stage != Stage.SUM and not riding):
-            number = header.round
-            raise refused(Reason.STALE, "no sum is under way", "round", number, "wait for a call")
+            remedy = "wait for a call"
+            raise RefusedError(Reason.STALE, "no sum is under way", "round", header.round, remedy)
         reason = running.receive(header, data)
         if reason is not None:
             self._note(
@@ -233,7 +227,7 @@ class FederationServer(ServerFlow):
         attempt, progress, part = self._attempt, self._progress, post.facts["part"]
         right = self.stage == Stage.PARTS and attempt is not None and part in attempt.opened
         if not right or post.sender not in progress.asked or part in progress.parts:
-            raise refused(Reason.WRONG_PHASE, "nobody asked for it", "part", part, "wait")
+            raise RefusedError(Reason.WRONG_PHASE, "nobody asked for it", "part", part, "wait")
         assert attempt is not None
         progress.parts[part] = frames([post.rest, *attempt.sums[part].signed.values()])
         return self._go(self._ask_parts)
@@ -241,7 +235,8 @@ class FederationServer(ServerFlow):
     def _on_result(self, post: Post, data: bytes) -> list[Message]:
         attempt, progress = self._attempt, self._progress
         if self.stage != Stage.RESULTS or attempt is None or post.sender not in progress.asked:
-            raise refused(Reason.WRONG_PHASE, "nobody asked for it", "result", post.sender, "wait")
+            problem = "nobody asked for it"
+            raise RefusedError(Reason.WRONG_PHASE, problem, "result", post.sender, "wait")
         name, claim = read_result(self._wire, self.plan, attempt.plans, attempt.call, data)
         progress.results[name] = claim, data
         progress.asked.discard(name)
@@ -250,8 +245,8 @@ class FederationServer(ServerFlow):
     def _on_want(self, post: Post, data: bytes) -> list[Message]:
         claim = self._states.claim
         if post.sender not in self._members or claim is None or post.place != claim.place:
-            place = shown(post.place)
-            raise refused(Reason.STALE, "not the state that is reached", "place", place, "wait")
+            problem = "not the state that is reached"
+            raise RefusedError(Reason.STALE, problem, "place", shown(post.place), "wait")
         if self._states.sealed:
             return [Message(post.sender, self._states.message())]
         self._states.waiting.add(post.sender)
@@ -282,4 +277,4 @@ class FederationServer(ServerFlow):
 
     def _known(self, name: str) -> None:
         if name not in self.plan.clients and name != self.plan.authority:
-            raise refused(Reason.UNKNOWN_CLIENT, "not in the plan", "sender", name, "join")
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "not in the plan", "sender", name, "join")

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_base64, from_hex, to_base64
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import Claim
 from secure_fl.federation.parties.keyring import grant_expected
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.wire import Post, Wire, read_place, refused, shown
+from secure_fl.federation.wire import Post, Wire, read_place, shown
 from secure_fl.he.ceremony import Epoch, granted_fingerprint
 from secure_fl.secure_sum.framing import frames
 
@@ -40,11 +40,7 @@ class KeyDesk:
         return messages | {"used": sorted(one.hex() for one in self._used)}
 
     def take_up(self, found: Mapping[str, Any]) -> None:
-        """Go on with what `kept` gave.
-
-        Raises:
-            RefusedError: a message that is not what it must be.
-        """
+        """Go on with what `kept` gave. Raises RefusedError: a message is not what it must be."""
         self._grant, self.secret = (from_base64(found[name], name) for name in ("grant", "secret"))
         if self._grant:
             expected = grant_expected(self._plan, self._wire.roster, self._grant)
@@ -70,14 +66,12 @@ class KeyDesk:
         return self.maker, request
 
     def take(self, data: bytes) -> None:
-        """What the maker sends.
-
-        Raises:
-            RefusedError: the message's reasons, or `wrong-role` where another was asked.
+        """What the maker sends. Raises RefusedError: the message's reasons, or `wrong-role` where
+        another was asked.
         """
         header = read_header(data)
         if header.sender != self.maker:
-            raise refused(Reason.WRONG_ROLE, "was not asked", "maker", header.sender, "wait")
+            raise RefusedError(Reason.WRONG_ROLE, "was not asked", "maker", header.sender, "wait")
         if header.phase == Phase.KEYS:
             expected = grant_expected(self._plan, self._wire.roster, data, self._used)
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
@@ -87,7 +81,8 @@ class KeyDesk:
             role = "authority" if self._plan.by_authority else "client"
             self._wire.open(data, most=self._plan.most(Phase.SECRET), role=role)
             if self.secret:
-                raise refused(Reason.DUPLICATE, "there is one", "key", header.sender, "keep it")
+                problem = "there is one"
+                raise RefusedError(Reason.DUPLICATE, problem, "key", header.sender, "keep it")
             self.secret = data
         self.tried = set()
 
@@ -140,13 +135,11 @@ class StateDesk:
 
     def take(self, post: Post) -> bool:
         """A sealed state; whether it is the one of this place. An authority's may come early.
-
-        Raises:
-            RefusedError: `wrong-role`: its sender came to no state.
+        Raises RefusedError: `wrong-role`: its sender came to no state.
         """
         authority = self.wire.roster.member(post.sender).role == "authority"
         if not authority and post.sender not in self.signed:
-            raise refused(Reason.WRONG_ROLE, "applied no sums", "state", post.sender, "wait")
+            raise RefusedError(Reason.WRONG_ROLE, "applied no sums", "state", post.sender, "wait")
         digest = from_hex(post.facts["state"], "state", 32)
         if self.claim is None or (post.place, digest) != (self.claim.place, self.claim.state):
             self._early = (digest, post.rest) if authority else self._early
@@ -166,11 +159,7 @@ class StateDesk:
         }
 
     def take_up(self, found: Mapping[str, Any], sealed: bytes) -> None:
-        """Go on with what `kept` gave.
-
-        Raises:
-            RefusedError: `malformed`.
-        """
+        """Go on with what `kept` gave. Raises RefusedError: `malformed`."""
         if found:
             claim = Claim(from_hex(found["state"], "state", 32), read_place(found["place"]))
             signed = {name: from_base64(text, name) for name, text in found["signed"].items()}

@@ -1,5 +1,4 @@
 """How a server goes from round to round: whom it calls, what it waits for, when it tries again.
-
 Every function gives the messages that are to be sent; `FederationServer` takes in the answers.
 """
 
@@ -8,19 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from secure_fl.crypto.envelope import Header, Phase
+from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_group
 from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_base import ServerBase
-from secure_fl.federation.parties.server_record import (
-    Stage,
-    call_facts,
-    refused_facts,
-    sum_facts,
-)
+from secure_fl.federation.parties.server_record import Stage, call_facts, refused_facts, sum_facts
 from secure_fl.federation.party import Message, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import route, shown
@@ -40,9 +34,8 @@ class ServerFlow(ServerBase):
     # What happens next
 
     def _next(self, *, final: bool = False) -> list[Message]:
-        """Call the next round, make the keys that it needs, or end.
-
-        Too few members are waited for once; where the wait is `final` the federation ends.
+        """Call the next round, make the keys that it needs, or end. Too few members are waited for
+        once; where the wait is `final` the federation ends.
         """
         progress = self._progress
         if self._schedule.done(progress.place):
@@ -64,13 +57,8 @@ class ServerFlow(ServerBase):
         makers = [name for name in self.plan.key_makers if name in self._members]
         asked = self._keys.ask(makers, self._following)
         if asked is None:
-            raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "nobody makes keys",
-                field="makers",
-                value=len(makers),
-                remedy="begin again when clients can be reached",
-            )
+            problem, remedy = "nobody makes keys", "begin again when clients can be reached"
+            raise RoundRefusedError(RoundReason.TOO_FEW, problem, "makers", len(makers), remedy)
         self._wait(Stage.KEYS, self._deadlines.answer)
         return [Message(*asked)]
 
@@ -123,9 +111,8 @@ class ServerFlow(ServerBase):
         return ahead if ahead.call == coming else None
 
     def _prepare(self) -> list[Message]:
-        """Begin the set-up of the round after the one that runs, where it is known and has one.
-
-        Not where the program ends there, or the key changes, or too few are there.
+        """Begin the set-up of the round after the one that runs, where it is known and has one. Not
+        where the program ends there, or the key changes, or too few are there.
         """
         number, place = self._following, self._schedule.following(self._progress.place)
         known = not self._schedule.done(place) and not any(self._keys.missing(number).values())
@@ -232,12 +219,8 @@ class ServerFlow(ServerBase):
             return self._again(attempt)
         if self._now >= self._until:
             self._wait(Stage.PARTS, self._deadlines.answer)
-        return sent or self._send_parts_if_whole()
-
-    def _send_parts_if_whole(self) -> list[Message]:
-        attempt = self._attempt
-        assert attempt is not None
-        return self._send_parts() if set(attempt.opened) <= set(self._progress.parts) else []
+        whole = not sent and set(attempt.opened) <= set(progress.parts)
+        return self._send_parts() if whole else sent
 
     def _send_parts(self) -> list[Message]:
         """Everybody who holds the models gets the sums of all groups."""
@@ -269,9 +252,7 @@ class ServerFlow(ServerBase):
         if claim is None or claim.place <= progress.place:
             problem = "appliers signed different states, or none that goes on"
             remedy = "compare their software: equal sums must give equal states"
-            raise RoundRefusedError(
-                RoundReason.FORKED, problem, field="claims", value=len(claims), remedy=remedy
-            )
+            raise RoundRefusedError(RoundReason.FORKED, problem, "claims", len(claims), remedy)
         same = {name: signed[name] for name, found in claims.items() if found == claim}
         for name in claims.keys() - same.keys():
             self._note(self.refusals.note(name, "apply", str(RoundReason.FORKED)))
@@ -332,7 +313,9 @@ class ServerFlow(ServerBase):
             header = route(message.data)
             if header.phase in (Phase.BEGIN, Phase.END):
                 self._called[message.to] = bytes(message.data)
-            elif header.phase not in _APART and (self.stage == Stage.PARTS or not _gives(header)):
+            elif header.phase not in _APART and (
+                self.stage == Stage.PARTS or header.phase != Phase.GIVE
+            ):
                 told, of = self._told.setdefault(message.to, {}), (header.round, header.parameters)
                 told.pop(of, None)  # what was told last comes last
                 told[of] = message.data
@@ -342,7 +325,3 @@ class ServerFlow(ServerBase):
         if len(self.refusals.first) < _MOST_NOTED and not self.over:  # the end is the last line
             number = self._progress.number if self._attempt is not None else None
             self._journal.write("refused", refused_facts(refusal, number), [])
-
-
-def _gives(header: Header) -> bool:
-    return header.phase == Phase.GIVE

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.federation.calling import Call
-from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.transcript import START, Line
 from secure_fl.federation.transcript_entries import entry_of
@@ -21,22 +20,6 @@ from secure_fl.secure_sum.steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""
-
-
-class Schedule(Protocol):
-    """What a server knows of a program: what each round's sum is like, and when it ends."""
-
-    def form(self, place: Place) -> SumForm:
-        """The sum of the round that begins there."""
-        ...
-
-    def done(self, place: Place) -> bool:
-        """Whether no round is left."""
-        ...
-
-    def following(self, place: Place) -> Place:
-        """Where the program is after the round that begins there, unless a step ends early."""
-        ...
 
 
 class Stage(StrEnum):
@@ -125,9 +108,8 @@ def call_facts(plan: RoundPlan, call: Call, form: SumForm) -> dict[str, Any]:
 
 
 def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[str, Any]:
-    """A sum that was opened: what a server knows about it, which is not what is in it.
-
-    It knows the counts of pools in the open, under masks, and where an authority tells them.
+    """A sum that was opened: what a server knows about it, which is not what is in it. It knows the
+    counts of pools in the open, under masks, and where an authority tells them.
     """
     digests = [said.digest for said in one.applied.values()]
     counted = one.plan.shape.counted
@@ -147,9 +129,8 @@ def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[
 def evidence_in(
     header: Header, data: bytes | memoryview, authority: str | None
 ) -> tuple[bytes, ...]:
-    """What of a message of a sum a transcript keeps: short ones. Of uploads the sum keeps heads.
-
-    Of the messages that open counts only the authority's, which has no client's secret in it.
+    """What of a message of a sum a transcript keeps: short ones. Of uploads the sum keeps heads. Of
+    the messages that open counts only the authority's, which has no client's secret in it.
     """
     phase = header.phase
     whole = phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority)

@@ -37,9 +37,10 @@ from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_record import Journal, Schedule, Stage, going_on
+from secure_fl.federation.parties.server_record import Journal, Stage, going_on
 from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
+from secure_fl.federation.program import Schedule
 from secure_fl.federation.transcript_entries import EndEntry, RoundEntry
 from secure_fl.federation.wire import read_place, shown
 from secure_fl.files import is_file, listed
@@ -48,29 +49,12 @@ from secure_fl.secure_sum.journal import RoundJournal, forget_after
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 _PROGRESS, _STATE, _SUMS = "progress", "state", "sums-"
-_TYPES = {
-    "version": int,
-    "plan": str,
-    "place": list,
-    "state": str,
-    "number": int,
-    "attempt": int,
-    "without": list,
-    "members": dict,
-    "before": dict,
-    "declined": list,
-    "silent": dict,
-    "stage": str,
-    "call": list,
-    "ahead": list,
-    "told": dict,
-    "messages": list,
-    "keys": dict,
-    "reached": dict,
-    "failed": str,
-    "left": list,
-    "head": str,
-    "again": list,
+_LISTS = ("place", "without", "declined", "call", "ahead", "messages", "left", "again")
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("version", "number", "attempt"), int),
+    **dict.fromkeys(("plan", "state", "stage", "failed", "head"), str),
+    **dict.fromkeys(("members", "before", "silent", "told", "keys", "reached"), dict),
+    **dict.fromkeys(_LISTS, list),
 }
 _VERSION = 2
 
@@ -141,10 +125,8 @@ class KeptServer(FederationServer):
         return super().over and not self._resuming and not self._unsent
 
     def tick(self, now: float) -> list[Message]:
-        """End what has waited for too long; go on where an earlier life was.
-
-        Raises:
-            FileError: the folder cannot be written to: make room, and make the server again.
+        """End what has waited for too long; go on where an earlier life was. Raises FileError: the
+        folder cannot be written to: make room, and make the server again.
         """
         if self._timeless:  # what an earlier life waited for is waited for anew
             self._timeless, self._now = False, max(now, self._now)
@@ -329,12 +311,9 @@ class KeptServer(FederationServer):
     def _try_again(self) -> None:
         """Count another attempt at the round."""
         if self._progress.attempt >= ATTEMPTS:
+            problem, remedy = "all attempts were lost", "begin another federation"
             raise RoundRefusedError(
-                RoundReason.TOO_FEW,
-                "all attempts were lost",
-                field="round",
-                value=self._progress.number,
-                remedy="begin another federation",
+                RoundReason.TOO_FEW, problem, "round", self._progress.number, remedy
             )
         self._progress.attempt += 1
 
@@ -358,7 +337,5 @@ def _failed(word: str) -> SecureSumError:
     """Why a federation had failed, of which the word is left."""
     remedy = "read the transcript, and begin another federation"
     if word in set(RoundReason):
-        return RoundRefusedError(
-            RoundReason(word), "failed before", field="federation", value=word, remedy=remedy
-        )
-    return SecureSumError("failed before", field="federation", value=word, remedy=remedy)
+        return RoundRefusedError(RoundReason(word), "failed before", "federation", word, remedy)
+    return SecureSumError("failed before", "federation", word, remedy)

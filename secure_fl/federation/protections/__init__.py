@@ -1,5 +1,3 @@
-"""What may leave a client, and with which noise.
-
-`Open`, `ExampleLevel` and `ClientLevel` say it, a file for each. A client is composed with one
-of them.
+"""What may leave a client, and with which noise. `Open`, `ExampleLevel` and `ClientLevel` say it, a
+file for each. A client is composed with one of them.
 """

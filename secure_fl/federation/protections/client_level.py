@@ -1,6 +1,5 @@
-"""A client under client-level privacy.
-
-Its whole update, and the pool it chose, leave it as one noised vector of integers.
+"""A client under client-level privacy. Its whole update, and the pool it chose, leave it as one
+noised vector of integers.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from secure_fl.errors import PrivacyError, TrainingError
+from secure_fl.errors import TrainingError
 from secure_fl.federation.asks import (
     Ask,
     PoolScore,
     ScorePools,
-    TrainCandidate,
     TrainEncoder,
+    Training,
     TrainPool,
     step_of,
 )
@@ -25,7 +24,7 @@ from secure_fl.federation.client_plan import ClientPlan
 from secure_fl.federation.local import Local
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.protections.open import Open
-from secure_fl.federation.protections.protection import Trained
+from secure_fl.federation.protections.protection import Protection, Trained
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.updates import Updates
@@ -36,7 +35,7 @@ from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks
 
 
-class ClientLevel:
+class ClientLevel(Protection):
     """A participant whose every trace in the sum is hidden by all participants' noise together.
 
     **Guarantee**: of its data, what it sends depends on one clipped, one-hot vector only, charged
@@ -49,16 +48,18 @@ class ClientLevel:
     divergence in a simulation.
     """
 
+    answered = Training
+    refusal = (
+        "is not answered under client-level privacy",
+        "such an answer would show what client-level noise is to hide",
+    )
+
     def __init__(self, local: Local, plan: ClientPlan, noise: NoiseSource, box: ReleaseBox) -> None:
         self._client, self._plan, self._noise, self._box = local.data.id, plan, noise, box
         self._open = Open(local)
 
-    def check(self, ask: Ask) -> None:
-        if not isinstance(ask, TrainEncoder | TrainPool):
-            raise _unanswered(ask)
-
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
-        if not isinstance(ask, TrainEncoder | TrainPool):
+        if not isinstance(ask, Training):
             return ()
         phase = step_of(ask)
         return (
@@ -76,10 +77,8 @@ class ClientLevel:
         )
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
-        """The client's update, before it is clipped and noised.
-
-        Zero where training diverged, since a client that stopped would show that it did. The
-        experimenter is told.
+        """The client's update, before it is clipped and noised. Zero where training diverged, since
+        a client that stopped would show that it did. The experimenter is told.
         """
         try:
             return self._open.train_encoder(ask, position)
@@ -98,19 +97,11 @@ class ClientLevel:
             nothing = torch.zeros_like(pools.pooled[0]), torch.zeros_like(pools.shared)
             return Trained(*nothing, exploded=0)
 
-    def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
-        raise _unanswered(ask)
-
     def sent(
-        self,
-        ask: TrainEncoder | TrainPool,
-        updates: Updates,
-        trained: Trained,
-        score: PoolScore | None = None,
+        self, ask: Training, updates: Updates, trained: Trained, score: PoolScore | None = None
     ) -> Answer:
-        """The one-hot vector of (update, pool) plus this client's noise share.
-
-        Stored before it is sent.
+        """The one-hot vector of (update, pool) plus this client's noise share. Stored before it is
+        sent.
         """
         phase, level = step_of(ask), self._plan.of(step_of(ask))
         choice, change = 0 if score is None else score.choice, trained.change
@@ -128,12 +119,3 @@ class ClientLevel:
         made = self._box.once(self.releases(ask, 0)[0].key, make)
         blocks = Blocks(made["head"], made["shared"], made["pools"])
         return Answer(blocks, Seen(exploded=trained.exploded, score=score))
-
-
-def _unanswered(ask: Ask) -> PrivacyError:
-    return PrivacyError(
-        "is not answered under client-level privacy",
-        field="ask",
-        value=type(ask).__name__,
-        remedy="such an answer would show what client-level noise is to hide",
-    )

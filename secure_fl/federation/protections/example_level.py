@@ -21,8 +21,8 @@ from secure_fl.federation.asks import (
     GiveSketch,
     PoolScore,
     ScorePools,
-    TrainCandidate,
     TrainEncoder,
+    Training,
     TrainPool,
     VoteCentre,
     step_of,
@@ -36,10 +36,8 @@ from secure_fl.federation.example_plan import (
 )
 from secure_fl.federation.local import Local
 from secure_fl.federation.private_paths import TrainingPath, Views
-from secure_fl.federation.protections.protection import Trained, on_grid
+from secure_fl.federation.protections.protection import Protection, Trained
 from secure_fl.federation.releasing import Releasing
-from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.updates import Updates
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score
@@ -50,7 +48,7 @@ from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import embed, train_mode
 
 
-class ExampleLevel:
+class ExampleLevel(Protection):
     """A participant whose examples are protected by its own noise, whoever reads what it sends.
 
     **Guarantee**: everything that depends on its training examples and leaves it was recorded by
@@ -62,6 +60,13 @@ class ExampleLevel:
     **Not covered**: its test examples, which are other examples: their accuracy is reported as it
     is, for the experimenter.
     """
+
+    # All whose answers have noise: training, choices with it, sketches with what is made from them.
+    answered = Training | GiveCentre | GiveSketch | VoteCentre
+    refusal = (
+        "is not answered under privacy",
+        'set pools.start = "sketch", "pretrained" or "random"',
+    )
 
     def __init__(
         self, local: Local, releasing: Releasing, already: tuple[Charges, ...] = ((),)
@@ -78,13 +83,6 @@ class ExampleLevel:
         train = self._local.data.train
         return plan_examples(self._factory, len(train), train.labels, self._already)
 
-    def check(self, ask: Ask) -> None:
-        """Refuse an ask whose answer would have no noise: all but training, choices with it, and
-        sketches with what is made from them.
-        """
-        if not isinstance(ask, TrainEncoder | TrainPool | GiveCentre | GiveSketch | VoteCentre):
-            raise _unanswered(ask)
-
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         made: list[Release] = []
         if isinstance(ask, TrainPool) and self._chooses(ask):
@@ -92,19 +90,10 @@ class ExampleLevel:
             choice = self._releasing.release(ask, "choice", ask.round, "choice", charged)
             made.append(replace(choice, key=self._choice_key(ask.round)))
         encodes = isinstance(ask, TrainEncoder)
-        if isinstance(ask, TrainEncoder | TrainPool) and (encodes or self._local.trains):
+        if isinstance(ask, Training) and (encodes or self._local.trains):
             event = self._training(ask, position).event
             made.append(self._releasing.release(ask, step_of(ask), ask.round, "training", event))
         return tuple(made)
-
-    def sent(
-        self,
-        ask: TrainEncoder | TrainPool,
-        updates: Updates,
-        trained: Trained,
-        score: PoolScore | None = None,
-    ) -> Answer:
-        return on_grid(updates, trained, score)
 
     # Training
 
@@ -133,13 +122,9 @@ class ExampleLevel:
         made = self._releasing.once(ask, "cluster", ask.round, make)
         return Trained(made["pooled"], made["shared"])
 
-    def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
-        raise _unanswered(ask)
-
-    def _training(self, ask: TrainEncoder | TrainPool, position: int) -> PrivateTraining[Views]:
-        """What answers an ask, made once.
-
-        The mechanism that is charged is the one that adds the noise.
+    def _training(self, ask: Training, position: int) -> PrivateTraining[Views]:
+        """What answers an ask, made once. The mechanism that is charged is the one that adds the
+        noise.
         """
         step, config = step_of(ask), self._local.facts.config
         key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
@@ -154,7 +139,7 @@ class ExampleLevel:
             self._made = (key, PrivateTraining(mechanism, private))
         return self._made[1]
 
-    def _train(self, model: nn.Module, ask: TrainEncoder | TrainPool, position: int) -> None:
+    def _train(self, model: nn.Module, ask: Training, position: int) -> None:
         step, client = step_of(ask), self._local.data
         path = TrainingPath(self._factory, step, client.id, position)
         training = self._training(ask, position)
@@ -192,9 +177,8 @@ class ExampleLevel:
         return chooses_in(config, number) or self._held(number) is None
 
     def _chosen(self, number: int) -> int | None:
-        """The choice it made in a round, if it made one.
-
-        Kept by the client, stored with its released results, and in no message.
+        """The choice it made in a round, if it made one. Kept by the client, stored with its
+        released results, and in no message.
         """
         if number not in self._choices:
             found = self._releasing.box.find(self._choice_key(number))
@@ -240,12 +224,9 @@ class ExampleLevel:
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
         if self._local.facts.config.pools.task != "supervised":
-            raise PrivacyError(
-                "a self-supervised score is no mean of bounded losses",
-                field="privacy.choice",
-                value="exponential",
-                remedy='set pools.start = "sketch", or pools.task = "supervised"',
-            )
+            problem = "a self-supervised score is no mean of bounded losses"
+            remedy = 'set pools.start = "sketch", or pools.task = "supervised"'
+            raise PrivacyError(problem, "privacy.choice", "exponential", remedy)
         if not data.labelled:
             return torch.zeros(0)
         model = self._local.bench.pool_model
@@ -253,12 +234,3 @@ class ExampleLevel:
         check_rows_alone(model.eval(), self._local.bench.noise(), quick=True)
         outputs = embed(model, data.x, self._factory.compute)
         return functional.cross_entropy(outputs, data.y, reduction="none")
-
-
-def _unanswered(ask: Ask) -> PrivacyError:
-    return PrivacyError(
-        "is not answered under privacy",
-        field="ask",
-        value=type(ask).__name__,
-        remedy='set pools.start = "sketch", "pretrained" or "random"',
-    )

@@ -16,9 +16,7 @@ from secure_fl.federation.asks import (
     TrainPool,
 )
 from secure_fl.federation.local import Local
-from secure_fl.federation.protections.protection import Trained, on_grid
-from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.updates import Updates
+from secure_fl.federation.protections.protection import Protection, Trained
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.pools.selection import best_pool, clearly_lower
@@ -27,17 +25,13 @@ from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import Score
 
 
-class Open:
-    """A client without differential privacy.
-
-    Whoever reads a client's summand reads its update; the secure sum is what hides it.
+class Open(Protection):
+    """A client without differential privacy. Whoever reads a client's summand reads its update; the
+    secure sum is what hides it.
     """
 
     def __init__(self, local: Local) -> None:
         self._local, self._factory = local, local.factory
-
-    def check(self, ask: Ask) -> None:
-        """Refuse nothing: without differential privacy every ask is answered."""
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         return ()
@@ -74,15 +68,6 @@ class Open:
     def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
         return self._trained(ask.pools, 0, 0, position)
 
-    def sent(
-        self,
-        ask: TrainEncoder | TrainPool,
-        updates: Updates,
-        trained: Trained,
-        score: PoolScore | None = None,
-    ) -> Answer:
-        return on_grid(updates, trained, score)
-
     def _trained(self, pools: PoolSet, choice: int, round_number: int, position: int) -> Trained:
         local, settings = self._local, self._local.facts.config.pools
         model, layout = local.bench.pool_model, self._factory.pool_layout
@@ -117,9 +102,8 @@ class Open:
         return best_pool(unsure, [], "loss")
 
     def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
-        """Pool `best`, or `found` where `best` is not clearly better.
-
-        Judged anew each time, from the client's own examples.
+        """Pool `best`, or `found` where `best` is not clearly better. Judged anew each time, from
+        the client's own examples.
         """
         config = self._local.facts.config.pools
         both = (scores[best], scores[found])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import UnionType
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from secure_fl.errors import PrivacyError
 from secure_fl.federation.asks import (
     Ask,
     PoolScore,
     ScorePools,
     TrainCandidate,
     TrainEncoder,
+    Training,
     TrainPool,
 )
 from secure_fl.federation.observe import Seen
@@ -49,58 +53,55 @@ class Trained:
         return torch.cat([self.shared, self.pooled])
 
 
-class Protection(Protocol):
-    """How one client answers.
+class Protection(ABC):
+    """How one client answers. Steps say what is asked and where it goes; a protection says what may
+    leave the client.
 
-    Steps say what is asked and where it goes; a protection says what may leave the client.
+    Attributes:
+        answered: kinds of asks that it answers; any where nothing is hidden.
+        refusal: what is said of all others, and the remedy.
     """
 
+    answered: ClassVar[UnionType | type] = object
+    refusal: ClassVar[tuple[str, str]] = ("", "")
+
     def check(self, ask: Ask) -> None:
-        """Refuse what must not be answered under this protection.
+        """Refuse what must not be answered under this protection. Raises PrivacyError."""
+        if not isinstance(ask, self.answered):
+            problem, remedy = self.refusal
+            raise PrivacyError(problem, "ask", type(ask).__name__, remedy)
 
-        Raises:
-            PrivacyError: it must not.
-        """
-        ...
-
+    @abstractmethod
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         """What answering would release with noise, the sketch aside."""
-        ...
 
+    @abstractmethod
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
         """Train the model that is pre-trained."""
-        ...
 
+    @abstractmethod
     def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
-        """Choose a pool.
-
-        The score beside the choice is for sums without privacy, and for the experimenter.
+        """Choose a pool. The score beside the choice is for sums without privacy, and for the
+        experimenter.
         """
-        ...
 
+    @abstractmethod
     def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
         """Train the chosen pool."""
-        ...
 
     def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
-        """Train the first pool, as a candidate for another."""
-        ...
+        """Train the first pool, as a candidate for another: in the open alone."""
+        self.check(ask)
+        raise NotImplementedError
 
     def sent(
-        self,
-        ask: TrainEncoder | TrainPool,
-        updates: Updates,
-        trained: Trained,
-        score: PoolScore | None = None,
+        self, ask: Training, updates: Updates, trained: Trained, score: PoolScore | None = None
     ) -> Answer:
-        """The summand that a change becomes, in the block of the chosen pool or the only one."""
-        ...
-
-
-def on_grid(updates: Updates, trained: Trained, score: PoolScore | None) -> Answer:
-    """A change in fixed point, without noise of its own."""
-    choice = 0 if score is None else score.choice
-    change = updates.summand(trained.change)
-    blocks = updates.grid.blocks(change, choice, trained.weight)
-    cut = updates.grid.cut(trained.weight * change)
-    return Answer(blocks, Seen(trained.terms, trained.exploded, cut, score))
+        """The summand that a change becomes, in the block of the chosen pool or the only one: in
+        fixed point, without noise of its own.
+        """
+        choice = 0 if score is None else score.choice
+        change = updates.summand(trained.change)
+        blocks = updates.grid.blocks(change, choice, trained.weight)
+        cut = updates.grid.cut(trained.weight * change)
+        return Answer(blocks, Seen(trained.terms, trained.exploded, cut, score))

@@ -11,8 +11,7 @@ from secure_fl.federation.observe import Seen, of_choices, of_steps, of_training
 from secure_fl.federation.pools import draw_pools, get_guide, get_pools, with_pools
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
-from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.steps.update_step import UpdateStep
+from secure_fl.federation.steps.step import Answer, UpdateStep
 from secure_fl.federation.summing import Summed
 from secure_fl.pools.monitor import PoolHealth, pool_health
 from secure_fl.pools.pool_set import PoolSet
@@ -75,11 +74,7 @@ class Cluster(UpdateStep):
         return Metrics(pools=self._health(opened)) | told
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         loss = Metrics(loss=of_training(seen, self.factory.pool_weights).loss)
         chosen = of_choices(self._health(opened), seen, groups)

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 _LARGEST_LOSS = 64.0
 _FIELDS = 4
-"""Of a pool.
-
-SummedTest clients, their accuracy, its square, and their loss as a share of the largest.
-"""
+"""Of a pool: tested clients, their accuracy, its square, and their loss over the largest."""
 
 
 class Evaluate(Step):
@@ -46,17 +43,12 @@ class Evaluate(Step):
 
     @staticmethod
     def is_summed(facts: PublicFacts) -> bool:
-        """Whether a run sums test scores.
-
-        Without differential privacy, where metrics are asked for and some sum is over everybody.
+        """Whether a run sums test scores. Without differential privacy, where metrics are asked for
+        and some sum is over everybody.
         """
         config, clients = facts.config, facts.clients
         everyone = not facts.sums_only or clients in config.cohorts(clients)
         return config.privacy.unit == "none" and config.evaluate.enabled and everyone
-
-    @property
-    def rounds(self) -> int:
-        return 1
 
     @cached_property
     def grid(self) -> Grid:
@@ -84,11 +76,7 @@ class Evaluate(Step):
         return Metrics(pools=health, tested=tuple(_figures(row) for row in sums))
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         return self.monitor(state, opened) | self.read_off(seen, groups)
 

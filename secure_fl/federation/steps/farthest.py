@@ -48,9 +48,8 @@ class Farthest(Step):
 
     @cached_property
     def candidate_grid(self) -> Grid:
-        """A block a client, and in it the change that makes the candidate.
-
-        Weight 0 from who has nothing to train on.
+        """A block a client, and in it the change that makes the candidate. Weight 0 from who has
+        nothing to train on.
         """
         model, layout = self.factory.pool_model(0), self.factory.pool_layout
         shared = len(layout.parts(model)[0])
@@ -64,8 +63,7 @@ class Farthest(Step):
         return self.factory.unit_grid(self.facts.clients)
 
     def form(self, round_number: int) -> SumForm:
-        grid = self.candidate_grid if round_number == 0 else self.loss_grid
-        return self.on_grid(grid)
+        return self.on_grid(self.candidate_grid if round_number == 0 else self.loss_grid)
 
     def enter(self, state: State) -> State:
         if "pools.pooled" in state.tensors:
@@ -83,7 +81,8 @@ class Farthest(Step):
             return Answer(self.candidate_grid.blocks(trained.pooled, position, weight), Seen())
         score = client.protection.choose(ask, position)
         fields = torch.zeros(self.facts.clients)
-        fields[position] = _within(min(loss if loss == loss else 0.0 for loss in score.losses))
+        least = min(loss if loss == loss else 0.0 for loss in score.losses)
+        fields[position] = min(max(least, -_LARGEST), _LARGEST) / _LARGEST
         return Answer(self.loss_grid.blocks(fields, 0), Seen())
 
     def apply(self, state: State, opened: Summed) -> State:
@@ -96,11 +95,10 @@ class Farthest(Step):
         centre = self._centre(state, opened)
         chosen = candidates[[centre]]
         pooled = chosen if state.place.round == 0 else torch.cat([pools.pooled, chosen])
-        last = state.place.round + 1 >= self.rounds
-        kept = {} if last else {"candidates": candidates}
         left = {"farthest.able": [client for client in able if client != centre]}
-        tensors = {"pools.pooled": pooled, **kept}
-        return state.with_values(tensors, left, without=["candidates"] if last else [])
+        if state.place.round + 1 >= self.rounds:
+            return state.with_values({"pools.pooled": pooled}, left, without=["candidates"])
+        return state.with_values({"pools.pooled": pooled, "candidates": candidates}, left)
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         return Metrics(centre=self._centre(state, opened))
@@ -113,10 +111,8 @@ class Farthest(Step):
         return [int(client) for client in trained.nonzero().flatten()], changes.float()
 
     def _centre(self, state: State, opened: Summed) -> int:
-        """The client whose candidate is the next pool.
-
-        Raises:
-            ConfigError: fewer clients than pools can train a candidate.
+        """The client whose candidate is the next pool. Raises ConfigError: fewer clients than pools
+        can train a candidate.
         """
         if state.place.round > 0:
             losses = self.loss_grid.sums(opened.total)
@@ -124,14 +120,7 @@ class Farthest(Step):
             return max(left, key=lambda client: float(losses[client]))
         able, count = self._candidates(opened)[0], self.facts.config.pools.count
         if len(able) < count:
-            raise ConfigError(
-                f"only {len(able)} clients can train a candidate",
-                field="pools.count",
-                value=count,
-                remedy="lower pools.count, label more clients, or choose another pools.start",
-            )
+            problem = f"only {len(able)} clients can train a candidate"
+            remedy = "lower pools.count, label more clients, or choose another pools.start"
+            raise ConfigError(problem, "pools.count", count, remedy)
         return able[self.facts.seed("farthest") % len(able)]
-
-
-def _within(loss: float) -> float:
-    return min(max(loss, -_LARGEST), _LARGEST) / _LARGEST

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from secure_fl.federation.factory import Factory
-from secure_fl.federation.steps.centre import Centre
 from secure_fl.federation.steps.cluster import Cluster
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.farthest import Farthest
 from secure_fl.federation.steps.pretrain import Pretrain
 from secure_fl.federation.steps.restarts import Restarts
-from secure_fl.federation.steps.sketch import Sketch
+from secure_fl.federation.steps.sketch import Centre, Sketch
 from secure_fl.federation.steps.step import Step
 
 _STARTS: dict[str, type[Step]] = {"sketch": Sketch, "restarts": Restarts, "farthest": Farthest}

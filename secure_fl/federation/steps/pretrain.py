@@ -13,8 +13,7 @@ from secure_fl.federation.factory import Factory
 from secure_fl.federation.observe import Seen, of_steps, of_training
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
-from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.steps.update_step import UpdateStep
+from secure_fl.federation.steps.step import Answer, UpdateStep
 from secure_fl.federation.summing import Summed
 from secure_fl.models.state import load_vector, to_vector
 
@@ -63,11 +62,7 @@ class Pretrain(UpdateStep):
         return self.updates.group_metrics(opened) | self.updates.differences(opened)
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         weights = self.factory.objective(0).weights
         return of_training(seen, weights) | of_steps(seen) | self.monitor(state, opened)

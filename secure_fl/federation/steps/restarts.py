@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 class Restarts(Step):
-    """A sum of one-hot choices for each draw; the run goes on with the best of them.
-
-    Choices among models that are drawn anew each time: every sum shows how many chose what.
+    """A sum of one-hot choices for each draw; the run goes on with the best of them. Choices among
+    models that are drawn anew each time: every sum shows how many chose what.
     """
 
     name = "restarts"

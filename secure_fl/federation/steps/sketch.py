@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from secure_fl.federation.asks import GiveSketch, VoteCentre
+from secure_fl.federation.asks import GiveCentre, GiveSketch, VoteCentre
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -41,6 +41,35 @@ class _Votes:
     sums: Tensor = field(repr=False)
     counts: Tensor = field(repr=False)
     distortion: Tensor = field(repr=False)
+
+
+class Centre(Step):
+    """Released sketches only: average the clients' noised mean examples into the centre that they
+    are taken from.
+
+    Opened once, over the clients that answer: nothing of it stands still between two openings, and
+    each summand has noise of its own.
+    """
+
+    name = "centre"
+
+    @cached_property
+    def grid(self) -> Grid:
+        """One vector of a mean example, whose length is 1 at most."""
+        return self.factory.unit_grid(self.factory.sketch.inputs)
+
+    def form(self, round_number: int) -> SumForm:
+        return self.on_grid(self.grid)
+
+    def ask(self, state: State) -> GiveCentre:
+        return GiveCentre()
+
+    def answer(self, ask: GiveCentre, client: Client, position: int) -> Answer:
+        return Answer(self.grid.blocks(client.sketch.centre(ask).float(), 0), Seen())
+
+    def apply(self, state: State, opened: Summed) -> State:
+        centre = self.grid.sums(opened.total) / opened.survivors
+        return state.with_values({"sketch.public_centre": centre})
 
 
 class Sketch(Step):
@@ -78,8 +107,7 @@ class Sketch(Step):
         return self.factory.unit_grid(pools.sketch_starts * pools.count * width)
 
     def form(self, round_number: int) -> SumForm:
-        grid = self.sketch_grid if round_number == 0 else self.vote_grid
-        return self.on_grid(grid)
+        return self.on_grid(self.sketch_grid if round_number == 0 else self.vote_grid)
 
     def ask(self, state: State) -> GiveSketch | VoteCentre:
         if state.place.round == 0:

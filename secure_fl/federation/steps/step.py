@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from secure_fl.config import OptimiserConfig
+from secure_fl.config import OptimiserConfig, PoolsConfig, PretrainConfig
 from secure_fl.federation.factory import Factory
 from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.observe import Seen
@@ -22,6 +23,7 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Opening, Summed
+from secure_fl.federation.updates import Moved, Updates
 from secure_fl.secure_sum.grid import Blocks, Grid
 
 if TYPE_CHECKING:
@@ -51,9 +53,9 @@ class Step(ABC):
         self.factory, self.facts = factory, factory.facts
 
     @property
-    @abstractmethod
     def rounds(self) -> int:
-        """How many rounds the step has, at most."""
+        """How many rounds the step has, at most: one, unless a kind says otherwise."""
+        return 1
 
     @abstractmethod
     def form(self, round_number: int) -> SumForm:
@@ -89,11 +91,7 @@ class Step(ABC):
         return Metrics()
 
     def observe(
-        self,
-        state: State,
-        opened: Summed,
-        seen: Mapping[int, Seen],
-        groups: Sequence[int | None],
+        self, state: State, opened: Summed, seen: Mapping[int, Seen], groups: Sequence[int | None]
     ) -> Metrics:
         """The record of a simulated round: the monitor's figures, and what is read off the clients.
 
@@ -106,9 +104,8 @@ class Step(ABC):
         return self.monitor(state, opened)
 
     def on_grid(self, grid: Grid, minimum: int = 1) -> SumForm:
-        """The form of a sum over everybody whose answers are not given again.
-
-        What they hold stands still, or is noised anew.
+        """The form of a sum over everybody whose answers are not given again. What they hold stands
+        still, or is noised anew.
         """
         opening = Opening(grid.codec.bound, minimum=minimum)
         return SumForm(self.name, self.everyone, grid.frame.shape, opening, repeatable=False)
@@ -126,3 +123,46 @@ def sampled(
     seed = facts.seed(name, "sample", round_number)
     drawn = torch.randperm(facts.clients, generator=torch.Generator().manual_seed(seed))
     return tuple(sorted(drawn[: settings.cohort_size(facts.clients)].tolist()))
+
+
+class UpdateStep(Step):
+    """A share of the clients trains in each round, and models move by their mean update. The norm
+    bound of client-level privacy, where it adapts, is a fact of the state.
+    """
+
+    @property
+    @abstractmethod
+    def settings(self) -> PretrainConfig | PoolsConfig:
+        """The step's table of the configuration."""
+
+    @property
+    def minimum(self) -> int:
+        """Members without whom a protected sum's pool stays closed."""
+        return 1
+
+    @cached_property
+    def updates(self) -> Updates:
+        """How changes of models are summed."""
+        return Updates.of(self.factory, self.name, self.minimum)
+
+    @property
+    def rounds(self) -> int:
+        return self.settings.rounds
+
+    def form(self, round_number: int) -> SumForm:
+        cohort = sampled(self.facts, self.name, self.settings, round_number)
+        opening = self.updates.opening(round_number)
+        return SumForm(self.name, cohort, self.updates.shape, opening, repeatable=True)
+
+    def bound(self, state: State) -> float | None:
+        """The round's norm bound, where it adapts."""
+        found: float | None = state.facts.get(self._bound_fact, self.updates.first_bound)
+        return found
+
+    def next_bound(self, moved: Moved) -> dict[str, float]:
+        """The next round's, as a fact of the state; none where it does not adapt."""
+        return {} if moved.bound is None else {self._bound_fact: moved.bound}
+
+    @property
+    def _bound_fact(self) -> str:
+        return f"{self.name}.bound"
