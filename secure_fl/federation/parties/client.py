@@ -21,7 +21,7 @@ from typing import Any
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
@@ -363,7 +363,11 @@ class FederationClient(Participant):
         call, form, claims = self._claims(post.facts["call"], unframe(post.rest)[1:])
         found = list(claims.values()).count(Claim(digest, post.place))
         check_enough(seat.plan, form, 0 if call.place >= post.place else found)
-        seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
+        try:
+            seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
+        except RefusedError as error:  # it is not the server's doing: another holder is asked
+            problem, remedy = "whoever sealed it did not seal that state", "ask another for it"
+            raise refused(Reason.WRONG_KEY, problem, "state", error.field, remedy) from None
         if late is None or late.place != post.place:
             return []
         if late.facts["state"] != digest.hex():
