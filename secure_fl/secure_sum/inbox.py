@@ -288,8 +288,9 @@ class RoundInbox:
 
     def _take_agreement(self, data: bytes) -> str:
         header, agreement = self._accept(data, Phase.AGREE, Agreement.decode)
-        right = Agreement(self._view, len(self._survivors))
-        if header.sender not in self._names or agreement != right:
+        right = self._view, len(self._survivors)
+        said = agreement.view, agreement.survivors
+        if header.sender not in self._names or said != right:
             raise RoundRefusedError(
                 RoundReason.NOT_AGREED,
                 "not this round's set",

@@ -211,9 +211,14 @@ def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
 
 
 def agreed_by(
-    plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int
+    plan: RoundPlan,
+    envelopes: Sequence[bytes],
+    view: bytes,
+    survivors: int,
+    history: bytes | None = None,
 ) -> frozenset[str]:
-    """Names of those who signed this view.
+    """Names of those who signed this view, and were shown this history where one is given: a single
+    client that says another ends nothing.
 
     Raises:
         RefusedError: a message that is not a signed agreement of this round.
@@ -225,7 +230,7 @@ def agreed_by(
             data, plan.roster, plan.expect(Phase.AGREE, "client"), seen, Agreement.decode
         )
         check_cohort(plan, header.sender)
-        if agreement != Agreement(view, survivors):
+        if (agreement.view, agreement.survivors) != (view, survivors):
             raise RoundRefusedError(
                 RoundReason.SURVIVORS_SWITCHED,
                 "a survivor signed another set",
@@ -233,7 +238,8 @@ def agreed_by(
                 value=header.sender,
                 remedy="leave this round",
             )
-        names.add(header.sender)
+        if history in (None, agreement.history):
+            names.add(header.sender)
     return frozenset(names)
 
 

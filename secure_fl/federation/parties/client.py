@@ -199,7 +199,7 @@ class FederationClient(Participant):
         keyring = Keyring(self._wire, plan, self._shared, self._randomness)
         seat = (self._wire, plan, replica, answers, keyring)
         more = (self._store, self._shared, self._randomness)
-        self._seat = Seat(*seat, *more, keep=self._keep)
+        self._seat = Seat(*seat, *more, keep=self._keep, history=lambda: self._progress.head)
 
     def _on_make(self, post: Post) -> list[bytes]:
         grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])

@@ -57,6 +57,8 @@ class Seat:
     used: UsedSeeds = field(default_factory=UsedSeeds, repr=False)
     keep: Callable[[], None] = lambda: None
     """Makes the client's state outlive its process; called before a next state is signed."""
+    history: Callable[[], bytes] = lambda: bytes(32)
+    """The head of the transcript that it follows."""
 
     def plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
         """The plans of a call's sums, one a group.
@@ -104,6 +106,7 @@ class ClientRound:
             randomness=seat.randomness,
             verified=seat.shared.verified(call.number),
             applied=self._applied,
+            history=seat.history,
         )
 
     @property
