@@ -229,46 +229,6 @@ def another_noise(entries: Written) -> None:
     of_kind(entries, "plan")["colluders"] = 2
 
 
-def unjoined(entries: Written) -> None:
-    """Somebody is asked who never said that it takes part."""
-    entries.remove([each for each in entries if each[0] == "joined"][-1])
-
-
-def small_pool(entries: Written) -> None:
-    of_kind(entries, "round")["minimum"] = 1
-
-
-def few_sign(entries: Written) -> None:
-    of_kind(entries, "round")["threshold"] = 2
-
-
-def thin(entries: Written) -> None:
-    """One who lies with the server signs a state, and nobody else."""
-    for number, (kind, facts, evidence) in enumerate(entries):
-        if kind in ("sum", "state"):
-            claims = [each for each in evidence if read_header(each).phase == Phase.APPLY]
-            kept = tuple(each for each in evidence if each not in claims[1:])
-            entries[number] = (kind, facts, kept)
-
-
-def thin_at_last(entries: Written) -> None:
-    place = place_of(entries, "state")
-    kind, facts, evidence = entries[place]
-    entries[place] = (kind, facts, evidence[:1])
-
-
-def silent_survivor(entries: Written) -> None:
-    facts = of_kind(entries, "sum")
-    facts["missed"] = {facts["survivors"][0]: "upload"}
-
-
-def named_maker(entries: Written) -> None:
-    """Another than who may makes a key, as the record has it."""
-    first = next(n for n, (kind, *_) in enumerate(entries) if kind == "round")
-    keys = {"fingerprint": "ab" * 32, "maker": "server", "first": 0, "last": 9}
-    entries.insert(first, ("keys", keys, ()))
-
-
 LIES: dict[str, tuple[Callable[[Written], None], str]] = {
     "a survivor is left out": (dropped, "sum.uploads"),
     "a pool below the minimum is opened": (opened, "sum.passing"),
@@ -286,13 +246,6 @@ LIES: dict[str, tuple[Callable[[Written], None], str]] = {
     "a state without signatures": (unsigned_state, "state.evidence"),
     "a checkpoint of another state": (another_checkpoint, "state.digest"),
     "a state is left out": (skipped, "round.place"),
-    "a client that did not join is asked": (unjoined, "round.cohort"),
-    "a pool may be smaller than was signed": (small_pool, "round.minimum"),
-    "fewer agree than was signed": (few_sign, "round.threshold"),
-    "a state that one client signed": (thin, "sum.round"),
-    "a last state that one client signed": (thin_at_last, "end.reason"),
-    "a survivor that was silent": (silent_survivor, "sum.missed"),
-    "a key of who makes none": (named_maker, "keys.maker"),
     "nobody signed what was opened": (unopened, "sum.digest"),
     "a client joins as another": (posing, "joined.client"),
     "other terms than the signed ones": (another_noise, "plan.colluders"),
