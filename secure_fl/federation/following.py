@@ -1,7 +1,8 @@
 """How a client follows a transcript that somebody else writes.
 
 Guarantee: what it takes continues what it took before, line by line, or is refused as `forked`; two
-clients whose heads are equal were shown one history.
+clients whose heads are equal were shown one history. Where sums are masked survivors sign it, and
+open nothing with those who were shown another (`RoundClient`).
 Assumes: SHA-256 without collisions.
 Not covered: whether what the lines say is true; evidence stays with who writes.
 """

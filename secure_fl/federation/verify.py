@@ -25,11 +25,13 @@ from secure_fl.config import FederationConfig
 from secure_fl.config_file import load_config
 from secure_fl.errors import RunFolderError, SecureFLError
 from secure_fl.federation.manifest import Manifest
+from secure_fl.federation.parties.party_folder import OWNER
 from secure_fl.federation.record import RoundRecord
 from secure_fl.federation.run_summary import Summary
 from secure_fl.federation.transcript import Line, read_lines
 from secure_fl.federation.transcript_entries import EndEntry, LedgerEntry, PlanEntry, StateEntry
 from secure_fl.federation.verify_folder import ReadFolder
+from secure_fl.federation.verify_party import Party
 from secure_fl.federation.verify_privacy import (
     LEDGER,
     SUMMARY,
@@ -50,9 +52,14 @@ DIGESTS, CHECKPOINTS = "digests.json", "checkpoints/*/manifest.json"
 _SUMMED = {"pretrain", "cluster"}
 """Steps whose every round sums updates, where sums are protected."""
 _SPELLED = "not spelled as it was written"
+_SEALED = "a party's, under a key that is not here; its owner finds damage"
 _WHY = {
     ".lock*": "says who writes to the folder now",
     "report.html": "made from the other files, and made anew",
+    "*.sealed": _SEALED,
+    "rounds-": _SEALED,
+    "results.made": _SEALED,
+    "sums-": "what a server took in of the last rounds; it finds damage when it plays them again",
     "private-results/": "answers sealed under keys that are not here; who opens one finds damage",
     METRICS: "until the run has ended: rounds, clients and the ledger's marks only",
 }
@@ -108,6 +115,8 @@ class _Check(ReadFolder):
         self._checkpoints(rounds)
         self._metrics(rounds)
         self._files()
+        if is_file(self.folder / OWNER):
+            Party(self, self.lines, rounds).check(self.ledger)
         findings = tuple(dict.fromkeys(self.findings))
         return Verified(findings, tuple(self.checked), self._uncovered(rounds))
 

@@ -3,9 +3,10 @@
 No torch, no models.
 
 Guarantee: where nothing is found, every sum has a round of its own, at least as many survivors as
-the plan and the round ask for, pools opened by the rule that was announced, and, where there are
-signed messages, the survivors' signatures over the one view, their uploads' signed headers, and the
-openers' signatures over what was opened.
+the plan and the round ask for, of clients who had joined, pools opened by the rule that was
+announced, which is the signed plan's or stricter, and nothing was summed, or done, after a state
+that fewer signed than clients ask for; where there are signed messages, the survivors' signatures
+over the one view, their uploads' signed headers, and the openers' signatures over what was opened.
 Assumes: the coordinator's identity is the right one: its fingerprint is among the facts to be
 compared with what is known from elsewhere.
 Not covered: what a party did beside the protocol; whether uploads hold honest updates.
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from secure_fl.crypto.envelope import NO_KEY
-from secure_fl.errors import SecureSumError
+from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.transcript import Line
 from secure_fl.federation.transcript_entries import (
     EndEntry,
@@ -32,7 +33,7 @@ from secure_fl.federation.verify_plan import Agreed, said_of
 from secure_fl.federation.verify_signed import Signed
 from secure_fl.federation.verify_state import Claim, SignedState
 
-FILE = "transcript.jsonl"
+FILE, DONE = "transcript.jsonl", "done"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Rounds:
     _reached: tuple[int, int] | None = None
     """The place of the last state, under the plan in force."""
     _tried: dict[tuple[int, int], list[RoundEntry]] = field(default_factory=dict)
+    _joined: set[str] = field(default_factory=set)
+    _thin: str = ""
+    """Why nobody goes on from the last state, if so."""
     _ended: bool = False
 
     def read(self, lines: Iterable[Line]) -> Rounds:
@@ -106,21 +110,27 @@ class Rounds:
             yield "kind", "comes after the end"
         elif isinstance(entry, KeysEntry):
             self._keys.append(entry)
-        elif isinstance(entry, JoinedEntry) and self._signed is not None and line.whole:
-            yield from self._signed.joined(entry, line.evidence)
-            self.signatures += 1
+            if self._signed is not None and entry.maker not in self._signed.plan.key_makers:
+                yield "maker", "not who may make keys by the signed plan"
+        elif isinstance(entry, JoinedEntry):
+            self._joined.add(entry.client)
+            if self._signed is not None and line.whole:
+                yield from self._signed.joined(entry, line.evidence)
+                self.signatures += 1
         elif isinstance(entry, StateEntry):
             yield from self._state(entry, line)
         elif isinstance(entry, RoundEntry):
             yield from self._begins(self._plan, entry)
         elif isinstance(entry, SumEntry):
             yield from self._summed(self._plan, entry, line.evidence)
+        elif isinstance(entry, EndEntry) and entry.reason == DONE and self._thin:
+            yield "reason", self._thin
         # A run that is made longer goes back to an earlier state first.
         self._ended = isinstance(entry, EndEntry) or (self._ended and isinstance(entry, StateEntry))
 
     def _planned(self, plan: PlanEntry, line: Line) -> Iterator[tuple[str, str]]:
         self._plan = plan
-        self._keys, self._begun, self._tried = [], {}, {}
+        self._keys, self._begun, self._tried, self._joined, self._thin = [], {}, {}, set(), ""
         self._pending, self._claims, self._reached = [], {}, None
         if plan.roster is None or not line.whole:
             return
@@ -155,6 +165,12 @@ class Rounds:
             found = SignedState(self._signed, entry, self._pending, self._claims)
             yield from found.problems(line.evidence)
             self.signatures += len(line.evidence)
+            needed, there = found.needed, len(line.evidence)
+            self._thin = (
+                f"{there} of {needed} signatures of appliers without which nobody goes on"
+                if there < needed
+                else ""
+            )
         elif line.whole:
             yield "evidence", "comes under no signed plan"
         self._pending, self._claims, self._reached = [], {}, entry.place
@@ -166,9 +182,11 @@ class Rounds:
         again = any(_name(each) in self._opened for each in tried if each not in same_attempt)
         asked = _asked(entry)
         same = bool(tried) and (tried[-1].round, tried[-1].attempt) == (entry.round, entry.attempt)
+        signed = self._signed
         rules = [
             *self._where(entry, same),
             *_as_planned(plan, entry),
+            *([] if signed is None else _as_signed(signed, entry, self._joined)),
             (not beside & asked, "cohort", "a client is in another sum of the same attempt"),
             (not again, "attempt", "a sum of an earlier attempt at this place was opened"),
         ]
@@ -202,6 +220,8 @@ class Rounds:
         if begun is None or begun.round != entry.round or _name(entry) in self._opened:
             yield "round", "was opened before" if _name(entry) in self._opened else "has not begun"
             return
+        if self._thin:
+            yield "round", f"the state before it has {self._thin}"
         self._opened.add(_name(entry))
         self.sums.append((plan, begun, entry))
         rules = [*_counted(begun, entry), *_rules_of(begun, entry)]
@@ -233,6 +253,27 @@ def _as_planned(plan: PlanEntry, entry: RoundEntry) -> list[tuple[bool, str, str
     ]
 
 
+def _as_signed(signed: Agreed, entry: RoundEntry, joined: set[str]) -> list[tuple[bool, str, str]]:
+    """A sum asks who has joined, and opens what the signed plan lets it.
+
+    A group's own size is not told: with those left out of all groups it is the cohort's at most.
+    """
+    plan, asked = signed.plan, _asked(entry)
+    pooled = entry.step == "cluster" and plan.protection != "plain"
+    least = plan.config.security.min_pool_clients if pooled else 1
+    grouped = plan.config.security.robust != "none"
+    try:
+        rules = plan.rules(len(asked) if grouped else len(entry.cohort))
+    except ConfigError:
+        rules = None
+    needed = rules.threshold if rules is not None else 0
+    return [
+        (asked <= joined, "cohort", "asks who has not joined under this plan"),
+        (entry.minimum >= least, "minimum", f"below the signed plan's {least}"),
+        (entry.threshold >= needed, "threshold", f"below the signed plan's {needed}"),
+    ]
+
+
 def _asked(entry: RoundEntry) -> set[str]:
     """Clients that a sum was over from the start."""
     return set(entry.cohort) - set(entry.left_out)
@@ -245,6 +286,7 @@ def _name(entry: RoundEntry | SumEntry) -> str | int:
 
 def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
     survivors = set(entry.survivors)
+    silent = {name for name, phase in entry.missed.items() if phase in ("advertise", "upload")}
     known = _ascending(entry.survivors) and survivors <= _asked(begun)
     few = f"{len(survivors)}, fewer than the {begun.fewest} that must survive"
     alike = (entry.view is None) == (begun.plan is None)
@@ -252,6 +294,7 @@ def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]
         (known, "survivors", "not clients that were asked, each once and in order"),
         (len(survivors) >= begun.fewest, "survivors", few),
         (set(entry.missed) <= set(begun.cohort), "missed", "not of the cohort"),
+        (not survivors & silent, "missed", "a survivor, which sent keys and an upload"),
         (begun.plan is None or set(entry.uploads) == survivors, "uploads", "not the survivors'"),
         (alike, "view", "there where nothing is signed, or missing where something is"),
     ]

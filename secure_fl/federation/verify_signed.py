@@ -30,7 +30,8 @@ class Signed:
     """What each applier says that the sum leads to."""
     _keys: dict[str, Advertise] = field(default_factory=dict)
     _uploads: dict[str, dict[int, Header]] = field(default_factory=dict)
-    _agreed: set[str] = field(default_factory=set)
+    _histories: dict[bytes, set[str]] = field(default_factory=dict)
+    """Who agreed, by the history that each was shown."""
     _opened: dict[str, bool] = field(default_factory=dict)
     _right_counts: bool | None = None
 
@@ -71,8 +72,9 @@ class Signed:
 
     def _agreement(self, sender: str, body: bytes) -> None:
         view, survivors = bytes.fromhex(self.entry.view or ""), len(self.entry.survivors)
-        if Agreement.decode(body) == Agreement(view, survivors):
-            self._agreed.add(sender)
+        found = Agreement.decode(body)
+        if (found.view, found.survivors) == (view, survivors):
+            self._histories.setdefault(found.history, set()).add(sender)
 
     def _applied(self, sender: str, body: bytes) -> None:
         found = Applied.decode(body)
@@ -86,6 +88,11 @@ class Signed:
         said = (found.view.hex(), found.passing, head)
         right = said == (entry.view, entry.passing, entry.counts)
         self._right_counts = right and sender == self.agreed.plan.authority
+
+    @property
+    def _agreed(self) -> set[str]:
+        """Those of one history: clients reveal something only where t say the same."""
+        return max(self._histories.values(), key=len, default=set())
 
     def _rules(self) -> list[tuple[bool, str, str]]:
         begun, entry = self.begun, self.entry

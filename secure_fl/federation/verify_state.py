@@ -17,7 +17,7 @@ from typing import Any
 
 from secure_fl.crypto.envelope import Expected, Phase, open_envelope, read_header
 from secure_fl.crypto.strict_json import canonical
-from secure_fl.errors import SecureSumError
+from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.transcript_entries import RoundEntry, StateEntry
 from secure_fl.federation.verify_plan import Agreed, Problems, said_of
 from secure_fl.secure_sum.digests import Applied
@@ -52,6 +52,17 @@ class SignedState:
     entry: StateEntry
     rounds: Sequence[RoundEntry]
     claims: Mapping[str, Claim]
+
+    @property
+    def needed(self) -> int:
+        """Signatures without which no client goes on from it: t of all that were summed."""
+        plan = self.agreed.plan
+        everybody = {name for begun in self.rounds for name in begun.cohort}
+        try:
+            rules = None if plan.by_authority else plan.rules(len(everybody))
+        except ConfigError:
+            rules = None
+        return 1 if rules is None else rules.threshold
 
     def problems(self, evidence: Sequence[bytes]) -> Problems:
         """What does not fit, by field."""

@@ -8,12 +8,12 @@ It begins with `advertise`, and with `upload` where nothing is masked. Each late
 vector.
 
 Guarantee: thresholds are the plan's, whatever list the server shows. Nothing is revealed before,
-for every client concerned, t of the m holders of its shares signed one set of survivors; of one
-client either the self-mask seeds or the mask key are revealed, never both; a pool's seeds are
-revealed only after its count was proved to reach the minimum; a second vector is never masked for a
-round, nor a second sum opened of the answers to one question. Each message is answered once: when
-it comes again it is answered with the same bytes, also by a client that was killed meanwhile and
-made again with its store, which refuses what it would have refused before.
+for every client concerned, t of the m holders of its shares signed one set of survivors, and the
+history that it was shown; of one client either self-mask seeds or the mask key, never both; a
+pool's seeds only after its count was proved to reach the minimum; a second vector is never masked
+for a round, nor a second sum opened of the answers to one question. Each message is answered once:
+when it comes again, with the same bytes, also by a client that was killed meanwhile and made again
+with its store, which refuses what it would have refused before.
 Assumes: with a server that follows the protocol, fewer than t of any neighbourhood collude with it;
 with one that lies and shows two survivor sets to two halves, fewer than 2t − m. The store is what
 it was (see there).
@@ -82,6 +82,7 @@ class RoundClient(ClientSetup):
         applied: makes the next state of the opened sums; None where nobody keeps one. What it gives
             must outlive the process by itself; after a kill it may be asked once more, and gives
             the same.
+        history: 32 bytes that name what it was shown of all that happened before.
     """
 
     def __init__(
@@ -96,9 +97,10 @@ class RoundClient(ClientSetup):
         randomness: Callable[[int], bytes] = os.urandom,
         verified: Verified | None = None,
         applied: ApplySums | None = None,
+        history: Callable[[], bytes] = lambda: bytes(32),
     ) -> None:
         super().__init__(plan, identity, store=store, randomness=randomness, verified=verified)
-        self._cipher, self._used = cipher, used or UsedSeeds()
+        self._cipher, self._used, self._history = cipher, used or UsedSeeds(), history
         self._used.widen(_ROUNDS_OF_SEEDS * plan.shape.blocks)
         self._holder, self._opener = holder, self._opener_of(holder, self._state)
         self._apply_sums = applied or (lambda _: NOTHING)
@@ -157,10 +159,8 @@ class RoundClient(ClientSetup):
         return list(answers)
 
     def upload(self, vector: BlockVector) -> memoryview:
-        """Every block, masked and encrypted, each in an envelope of its own; it is stored first.
-
-        All of it is written where it is sent from: a large body is in memory once, and what is
-        stored are the bytes returned, read-only.
+        """Every block, masked and encrypted, each in an envelope of its own: read-only bytes that
+        are stored first, and in memory once.
 
         Raises:
             RoundRefusedError: `out-of-turn`, or `already-begun`; then `resend` has the bytes, if
@@ -240,11 +240,13 @@ class RoundClient(ClientSetup):
         need(len(survivors), self._plan.survivors_needed, "survivors")
         self._turn(ClientStep.UPLOADED, ClientStep.AGREED)
         state.survivors, state.view = survivors, message.view
-        return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
+        return self._sign(
+            Phase.AGREE, Agreement(message.view, len(survivors), self._history()).encode()
+        )
 
     def _open_counts(self, data: bytes) -> bytes:
-        """From the survivors' signatures: shares of the seeds and keys that open the counts. They
-        are of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
+        """From the survivors' signatures: shares of dropped clients' mask keys, and of survivors'
+        self-mask seeds of block 0.
 
         Raises:
             RefusedError: the message's reasons.
@@ -258,8 +260,8 @@ class RoundClient(ClientSetup):
         self._turn(ClientStep.AGREED, ClientStep.COUNTED)
         if self._plan.noised_head:
             self._store.open(self._plan.question, self._plan.round)
-        wanted = [(MASK_KEY, owner) for owner in request.dropped]
-        wanted += [(0, owner) for owner in state.survivors]
+        dropped = [(MASK_KEY, owner) for owner in request.dropped]
+        wanted = [*dropped, *((0, owner) for owner in state.survivors)]
         return self._reveal(Phase.OPEN_COUNTS, (), wanted)
 
     def _open_pools(self, data: bytes) -> bytes:
@@ -339,27 +341,26 @@ class RoundClient(ClientSetup):
 
     def _same_sets(self, request: OpenRequest) -> None:
         """One set for both openings, and nobody in both parts of it."""
-        state = self._state
-        alive = set(state.survivors)
+        state, alive = self._state, set(self._state.survivors)
         dropped = tuple(position for position in state.dealers if position not in alive)
         if set(request.survivors) & set(request.dropped):
             problem = "a client is asked for as survivor and as dropped"
             raise self._leave(RoundReason.BOTH_KINDS, problem, "request", len(request.dropped))
         signed = (state.view, state.survivors, dropped)
         if (request.view, request.survivors, request.dropped) != signed:
-            problem, count = "not the set that was signed", len(request.survivors)
-            raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "survivors", count)
+            problem = "not the set that was signed"
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "survivors", len(alive))
 
     def _agreed(self, data: bytes, envelopes: Sequence[bytes]) -> tuple[int, ...]:
         """Of each position, how many holders of its shares signed this client's set."""
         plan, book, state = self._plan, self._book, self._state
-        count = len(state.survivors)
+        count, history = len(state.survivors), self._history()
 
         def signed() -> tuple[int, ...]:
-            names = agreed_by(plan, envelopes, state.view, count)
+            names = agreed_by(plan, envelopes, state.view, count, history)
             return holders_that_signed(book, state.survivors, names)
 
-        return self._verified.once(self._name("signed", data, state.view), signed)
+        return self._verified.once(self._name("signed", data, state.view + history), signed)
 
     def _proved(self, data: bytes, request: OpenRequest) -> tuple[Integers, tuple[int, ...]]:
         """The head that the evidence proves, and the pools that pass by it."""

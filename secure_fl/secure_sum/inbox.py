@@ -264,8 +264,8 @@ class RoundInbox:
 
     def _take_agreement(self, data: bytes) -> str:
         header, agreement = self._accept(data, Phase.AGREE, Agreement.decode)
-        right = Agreement(self._view, len(self._survivors))
-        if header.sender not in self._names or agreement != right:
+        said = agreement.view, agreement.survivors
+        if header.sender not in self._names or said != (self._view, len(self._survivors)):
             problem, remedy = "not this round's set", "sign what was sent"
             raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "view", header.sender, remedy)
         self._kept[header.sender] = data

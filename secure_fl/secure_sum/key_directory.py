@@ -224,9 +224,14 @@ def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
 
 
 def agreed_by(
-    plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int
+    plan: RoundPlan,
+    envelopes: Sequence[bytes],
+    view: bytes,
+    survivors: int,
+    history: bytes | None = None,
 ) -> frozenset[str]:
-    """Names of those who signed this view. Raises RefusedError: a message that is not a signed
+    """Names of those who signed this view, and were shown this history where one is given: a single
+    client that says another ends nothing. Raises RefusedError: a message that is not a signed
     agreement of this round; RoundRefusedError: `survivors-switched` where one of them signed
     another view.
     """
@@ -235,12 +240,13 @@ def agreed_by(
         expected = plan.expect(Phase.AGREE, "client")
         header, agreement = accept(data, plan.roster, expected, seen, Agreement.decode)
         check_cohort(plan, header.sender)
-        if agreement != Agreement(view, survivors):
+        if (agreement.view, agreement.survivors) != (view, survivors):
             problem = "a survivor signed another set"
             raise RoundRefusedError(
                 RoundReason.SURVIVORS_SWITCHED, problem, "view", header.sender, "leave this round"
             )
-        names.add(header.sender)
+        if history in (None, agreement.history):
+            names.add(header.sender)
     return frozenset(names)
 
 

@@ -179,11 +179,14 @@ class Survivors(_Body):
 
 @dataclass(frozen=True)
 class Agreement(_Body):
-    """What a survivor signs, once a round: the view and how many survive in it, 34 bytes."""
+    """What a survivor signs, once a round: the view, how many survive in it, and the history that
+    it was shown, 66 bytes.
+    """
 
-    kinds = (_RAW, _NUMBER)
+    kinds = (_RAW, _NUMBER, _RAW)
     view: bytes
     survivors: int
+    history: bytes = bytes(32)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     places, applied = 2 + 2 * clients, 2 * head + APPLIED_BYTES
     boxes = 2 * places + holders * (_COUNT + box_bytes(plan))
     advertised = head + 3 * _SECRET
-    agreed = head + _SECRET + 2
+    agreed = head + 2 * _SECRET + 2
     shares = clients * (blocks + 1) * (_ENTRY + SHARE_BYTES) if plan.masked else 0
     revealed = head + 2 + 2 * shape.pools + 4 + shares
     counts = head + _SECRET + 4 + 8 * shape.head_fields + 2 + 2 * shape.pools

@@ -137,7 +137,9 @@ def test_a_clients_folder_is_held_against_its_own_marks(finished: Path, tmp_path
     """Every client's ledger has marks in the transcript; each folder must hold its owner's."""
     whole = PrivacyLedger.load(finished / "ledger.json")
     entries: Written = [
-        each for each in as_written(lines_of(finished)) if each[0] in ("plan", "round", "sum")
+        each
+        for each in as_written(lines_of(finished))
+        if each[0] in ("plan", "joined", "round", "sum")
     ]
     for owner in range(6):
         ledger, folder = PrivacyLedger(whole.budget), tmp_path / str(owner)

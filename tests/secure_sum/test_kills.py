@@ -214,7 +214,7 @@ def test_a_client_that_forgets_what_it_signed_is_found(
     parties = few(tmp_path)
     message, [agreement] = until(parties, Phase.AGREE)
     [other] = parties.again(ME).receive(another_set(parties, message))
-    views = {Agreement.decode(data[-34:]).view for data in (agreement, other)}
+    views = {Agreement.decode(data[-66:]).view for data in (agreement, other)}
     assert len(views) == 2
 
 

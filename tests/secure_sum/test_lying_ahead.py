@@ -138,7 +138,7 @@ def early(folder: Path) -> tuple[Riding, Callable[[], list[bytes]]]:
             sign_envelope(
                 riding.federation.clients[name],
                 plan.header(Phase.AGREE, name),
-                view + bytes([0, 4]),
+                Agreement(view, 4).encode(),
             )
             for name in riding.clients
         ]

@@ -74,7 +74,7 @@ REFUSED: list[tuple[str, Reason, Callable[[Scene], bytes]]] = [
     (
         "another message",
         Reason.WRONG_PHASE,
-        lambda s: sign_envelope(s.me, s.plan.header(Phase.AGREE, s.me.name), bytes(34)),
+        lambda s: sign_envelope(s.me, s.plan.header(Phase.AGREE, s.me.name), bytes(66)),
     ),
     ("not a message", Reason.TRUNCATED, lambda s: os.urandom(200)),
 ]

@@ -199,7 +199,7 @@ class FederationClient(Participant):
         keyring = Keyring(self._wire, plan, self._shared, self._randomness)
         seat = (self._wire, plan, replica, answers, keyring)
         more = (self._store, self._shared, self._randomness)
-        self._seat = Seat(*seat, *more, keep=self._keep)
+        self._seat = Seat(*seat, *more, keep=self._keep, history=lambda: self._progress.head)
 
     def _on_make(self, post: Post) -> list[bytes]:
         grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])
@@ -362,7 +362,11 @@ class FederationClient(Participant):
         call, form, claims = self._claims(post.facts["call"], unframe(post.rest)[1:])
         found = list(claims.values()).count(Claim(digest, post.place))
         check_enough(seat.plan, form, 0 if call.place >= post.place else found)
-        seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
+        try:
+            seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
+        except RefusedError as error:  # it is not the server's doing: another holder is asked
+            problem, remedy = "whoever sealed it did not seal that state", "ask another for it"
+            raise RefusedError(Reason.WRONG_KEY, problem, "state", error.field, remedy) from None
         if late is None or late.place != post.place:
             return []
         if late.facts["state"] != digest.hex():

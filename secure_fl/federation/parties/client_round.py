@@ -6,13 +6,15 @@ Where clients are summed in groups, each opens its own group's sum, seals it for
 the federation's key, and goes on once it has those of all groups.
 
 Guarantee: plans of sums are computed here, from the plan, the place, the attempt and who is left
-out. Another group's sum is taken only as what t of its appliers signed.
+out. Another group's sum is taken only as what t of its appliers signed; whoever sealed another is
+named, and nothing is signed for it.
 Assumes: what `RoundClient` assumes.
 Not covered: which groups a server leaves out.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +57,8 @@ class Seat:
     used: UsedSeeds = field(default_factory=UsedSeeds, repr=False)
     keep: Callable[[], None] = lambda: None
     """Makes the client's state outlive its process; called before a next state is signed."""
+    history: Callable[[], bytes] = lambda: bytes(32)
+    """The head of the transcript that it follows."""
 
     def plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
         """The plans of a call's sums, one a group. Raises RoundRefusedError, RefusedError: as
@@ -97,6 +101,7 @@ class ClientRound:
             randomness=seat.randomness,
             verified=seat.shared.verified(call.number),
             applied=self._applied,
+            history=seat.history,
         )
 
     @property
@@ -226,21 +231,34 @@ class ClientRound:
         """One group's sums, as t of its appliers signed them."""
         if part == self._part and self.opened is not None:
             return self.opened
-        plan, (box, *claims) = self._plans[part], unframe(body) or [b""]
+        plan, (sealed, *claims) = self._plans[part], unframe(body) or [b""]
         seen, digests = Seen(), dict[str, bytes]()
         for data in claims:
             expected = plan.expect(Phase.APPLY, "client")
             header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
             if header.sender in plan.cohort:
                 digests[header.sender] = applied.digest
-        shape, secret = self.form.shape, self._seat.keyring.secret
-        opened = decode_opened(open_with(secret, box, self._context(part)), shape)
         needed = plan.shares_needed if plan.masked else 1
-        if list(digests.values()).count(opened.digest) < needed:
-            problem = "too few signed this group's sums"
-            remedy = f"{needed} signatures of its appliers are needed"
-            raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "part", part, remedy)
+        [(digest, count)] = Counter(digests.values()).most_common(1) or [(b"", 0)]
+        if count < needed:
+            raise _not_agreed("too few signed this group's sums", part)
+        opened, sender = self._unsealed(part, bytes(sealed))
+        if opened is None or opened.digest != digest:
+            raise _not_agreed("not the sums that its group signed", part, [sender])
         return opened
+
+    def _unsealed(self, part: int, data: bytes) -> tuple[Opened | None, str]:
+        """One group's sums, None where nothing is in the box; and whose box it is."""
+        seat, plan = self._seat, self._plans[part]
+        post = seat.wire.open(data, most=seat.plan.most(Phase.PART), role="client")
+        asked = (post.header.phase, post.header.round, post.facts.get("part"))
+        if asked != (Phase.PART, self.call.number, part) or post.sender not in plan.cohort:
+            raise malformed("parts", "not what a client of the group sealed")
+        try:
+            data = open_with(seat.keyring.secret, post.rest, self._context(part))
+            return decode_opened(data, self.form.shape), post.sender
+        except RefusedError:
+            return None, post.sender
 
     def _context(self, part: int) -> bytes:
         facts = canonical([self.call.document(), part])
@@ -255,3 +273,8 @@ def forked(problem: str, value: object) -> RoundRefusedError:
 
 def _out_of_turn(problem: str, value: object) -> RoundRefusedError:
     return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, "part", value, "follow the order")
+
+
+def _not_agreed(problem: str, part: int, blamed: Sequence[str] = ()) -> RoundRefusedError:
+    remedy = "send what t of its group signed, as another of them seals it"
+    return RoundRefusedError(RoundReason.NOT_AGREED, problem, "part", part, remedy, blamed=blamed)

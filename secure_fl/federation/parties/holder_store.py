@@ -1,6 +1,7 @@
 """What a client or authority keeps in its folder of a federation, beside the rounds themselves.
 
     plan        the signed plan that it accepted
+    head        of the transcript that it follows, in the open, for whoever checks the folder
     keys        its keys, as the keyring gives them
     progress    how far it is; names what follows
     part-…      a state, or opened sums, by the digest of what is in it
@@ -23,7 +24,7 @@ from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_obj
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.participant import Participant
-from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.party_folder import HEAD, PartyFolder
 from secure_fl.federation.party import Message, typed_files
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
@@ -85,6 +86,7 @@ class HolderStore:
         """
         folder = self._folder
         folder.keep(_PLAN, record.plan, sealed=False)
+        folder.keep(HEAD, record.head.hex().encode(), sealed=False)
         folder.keep(_KEYS, record.keys)
         state = self._state(record.state)
         after = [] if record.after is None else self._state(record.after)

@@ -40,8 +40,10 @@ from secure_fl.files import (
 from secure_fl.secure_sum.store import FolderStore
 
 _LARGEST = 1 << 36
-_OWNER, _SEALED = "owner", ".sealed"
-_CHECK = 32
+OWNER, HEAD = "owner", "head"
+_SEALED = ".sealed"
+CHECK = 32
+"""Bytes in front of a file in the open, by which damage is found."""
 
 
 class PartyFolder:
@@ -72,7 +74,7 @@ class PartyFolder:
         self._holding.enter_context(held(path))
         try:
             remove_unfinished(path)
-            fresh = not is_file(path / _OWNER)
+            fresh = not is_file(path / OWNER)
             self._key = self._found(key or _key_file(path), fresh=fresh)
             self._check_owner(fresh=fresh)
         except BaseException:
@@ -106,10 +108,10 @@ class PartyFolder:
             return None
         data = read_bytes(path, most=_LARGEST)
         try:
-            found = open_with(self._key, data, self._context(name)) if sealed else data[_CHECK:]
+            found = open_with(self._key, data, self._context(name)) if sealed else data[CHECK:]
         except SecureSumError:
             raise self.damaged(name, sealed=sealed) from None
-        if not sealed and self._checked(name, found) != data[:_CHECK]:
+        if not sealed and self._checked(name, found) != data[:CHECK]:
             raise self.damaged(name, sealed=sealed)
         self._written[name] = blake3(found).digest()
         return found
@@ -164,18 +166,23 @@ class PartyFolder:
 
     def _check_owner(self, *, fresh: bool) -> None:
         if fresh:
-            self.keep(_OWNER, self._whose.encode(), sealed=False)
-        found = self.kept(_OWNER, sealed=False) or b""
+            self.keep(OWNER, self._whose.encode(), sealed=False)
+        found = self.kept(OWNER, sealed=False) or b""
         if found != self._whose.encode():
-            raise self.damaged(_OWNER, sealed=False, problem="belongs to another party")
+            raise self.damaged(OWNER, sealed=False, problem="belongs to another party")
 
     def _context(self, name: str) -> bytes:
         return b"secure-fl party 1|" + self._whose.encode() + b"|" + name.encode()
 
     def _checked(self, name: str, data: bytes) -> bytes:
         # the owner's file says whose it is itself
-        whose = b"" if name == _OWNER else self._whose.encode()
-        return blake3(b"secure-fl party 1|" + whose + b"|" + name.encode() + b"|" + data).digest()
+        return checked("" if name == OWNER else self._whose, name, data)
+
+
+def checked(whose: str, name: str, data: bytes) -> bytes:
+    """The bytes in front of a file in the open; anybody can compute them."""
+    context = f"secure-fl party 1|{whose}|{name}|".encode()
+    return blake3(context + data).digest()
 
 
 def _key_file(path: Path) -> Path:

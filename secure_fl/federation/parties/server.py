@@ -170,6 +170,11 @@ class FederationServer(ServerFlow):
             self._declined.add(post.sender)
             self._members.pop(post.sender, None)
             return self._go(self._next) if self._waits_no_more() else []
+        unopened = about == "state" and reason == Reason.WRONG_KEY and not self.plan.by_authority
+        if unopened and post.sender in self._members:
+            self._states.doubt(post.sender)
+            asked = self._ask_state() if self._states.until is None else []
+            return asked if self._states.until is not None else self._leave(post)
         return self._leave(post)
 
     def _leave(self, post: Post) -> list[Message]:
@@ -182,12 +187,16 @@ class FederationServer(ServerFlow):
             return self._go(self._make_keys)
         if attempt is None or post.header.round != attempt.call.number:
             return []
-        attempt.leave(sender, post.facts["reason"][:64], post.names("blamed"))
+        blamed, expected = post.names("blamed"), self._progress.asked
+        if self.stage == Stage.RESULTS and blamed and sender in expected:
+            self._progress.doubts[sender] = frozenset(blamed)  # it takes the sums if they open
+        else:
+            attempt.leave(sender, post.facts["reason"][:64], blamed)
         if self.stage == Stage.PARTS:
             return self._go(self._ask_parts)
         if self.stage == Stage.RESULTS:
-            self._progress.asked.discard(sender)
-            return self._go(self._end_results) if not self._progress.asked else []
+            expected.discard(sender)
+            return self._go(self._end_results) if not expected else []
         return self._go(self._pump) if self.stage == Stage.SUM else []
 
     def _on_keys(self, data: bytes) -> list[Message]:
@@ -229,7 +238,8 @@ class FederationServer(ServerFlow):
         if not right or post.sender not in progress.asked or part in progress.parts:
             raise RefusedError(Reason.WRONG_PHASE, "nobody asked for it", "part", part, "wait")
         assert attempt is not None
-        progress.parts[part] = frames([post.rest, *attempt.sums[part].signed.values()])
+        progress.parts[part] = frames([data, *attempt.sums[part].signed.values()])
+        progress.sealers[part] = post.sender
         return self._go(self._ask_parts)
 
     def _on_result(self, post: Post, data: bytes) -> list[Message]:

@@ -37,6 +37,8 @@ class Progress:
         attempt: at the round of that place, from 1.
         without: clients that made an attempt before fail.
         parts: opened sums of groups, sealed.
+        sealers: who sealed each.
+        doubts: who refused the parts, and whose box it blames.
         results: what clients say follows from them.
         asked: who is asked for either.
     """
@@ -49,6 +51,8 @@ class Progress:
     attempt: int = 1
     without: frozenset[str] = frozenset()
     parts: dict[int, bytes] = field(default_factory=dict)
+    sealers: dict[int, str] = field(default_factory=dict)
+    doubts: dict[str, frozenset[str]] = field(default_factory=dict)
     results: dict[str, tuple[Claim, bytes]] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 

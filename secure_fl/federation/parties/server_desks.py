@@ -97,6 +97,8 @@ class StateDesk:
         signed: their signatures, by name.
         sealed: the state; empty where nobody has asked for it.
         asked: who was asked for it last, and the request.
+        giver: who gave it.
+        doubted: who gave states that were none; the others are asked first.
     """
 
     wire: Wire
@@ -108,6 +110,8 @@ class StateDesk:
     tried: set[str] = field(default_factory=set)
     asked: tuple[str, bytes] = ("", b"")
     until: float | None = None
+    giver: str = ""
+    doubted: set[str] = field(default_factory=set)
     _early: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
 
     def reached(self, claim: Claim, call: Call, signed: Mapping[str, bytes]) -> None:
@@ -116,10 +120,12 @@ class StateDesk:
         self.claim, self.call, self.signed = claim, call, signed
         self.sealed = sealed if digest == claim.state else b""
         self.waiting, self.tried, self.until, self._early = set(), set(), None, (b"", b"")
+        self.giver = ""
 
     def request(self, holders: Sequence[str], until: float) -> tuple[str, bytes] | None:
         """Whom to ask for the state, and the request; None where nobody is left to ask."""
         left = [name for name in holders if name in self.signed and name not in self.tried]
+        left.sort(key=self.doubted.__contains__)
         if not left or self.claim is None:
             self.until = None
             return None
@@ -129,13 +135,23 @@ class StateDesk:
         self.asked = left[0], self.wire.sign(Phase.GIVE, facts)
         return self.asked
 
+    def doubt(self, name: str) -> None:
+        """Somebody could not open the state, into which nobody looks here: another is asked for it
+        again, each once.
+        """
+        if self.giver:
+            self.doubted.add(self.giver)
+            self.tried.add(self.giver)
+            self.sealed, self.giver = b"", ""
+        self.waiting.add(name)
+
     def again(self, name: str) -> list[bytes]:
         """The request that a holder has still to answer, which may have lost it."""
         return [self.asked[1]] if self.until is not None and self.asked[0] == name else []
 
     def take(self, post: Post) -> bool:
         """A sealed state; whether it is the one of this place. An authority's may come early.
-        Raises RefusedError: `wrong-role`: its sender came to no state.
+        Raises RefusedError: `wrong-role`: its sender came to no state; `wrong-phase`: nobody asked.
         """
         authority = self.wire.roster.member(post.sender).role == "authority"
         if not authority and post.sender not in self.signed:
@@ -144,7 +160,12 @@ class StateDesk:
         if self.claim is None or (post.place, digest) != (self.claim.place, self.claim.state):
             self._early = (digest, post.rest) if authority else self._early
             return False
+        if not authority and (self.sealed or post.sender not in self.tried - {self.giver}):
+            raise RefusedError(
+                Reason.WRONG_PHASE, "nobody asked for it", "state", post.sender, "wait"
+            )
         self.sealed, self.until = post.rest, None
+        self.giver = "" if authority else post.sender
         return True
 
     def kept(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_group
-from secure_fl.federation.parties.claims import Claim, majority
+from secure_fl.federation.parties.claims import Claim, enough, majority
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_base import ServerBase
 from secure_fl.federation.parties.server_record import Stage, call_facts, refused_facts, sum_facts
@@ -72,7 +72,8 @@ class ServerFlow(ServerBase):
             attempt = self._made(self._coming(self._following, progress.place, *tried))
         call, self._attempt, self._ahead = attempt.call, attempt, None
         progress.number, progress.used = call.number, max(progress.used, call.number)
-        progress.parts, progress.results, self._called = {}, {}, {}
+        progress.parts, progress.sealers, progress.doubts = {}, {}, {}
+        progress.results, self._called = {}, {}
         for name, told in self._told.items():  # of what was prepared it may be wanted again
             of = [one for one in told if prepared and one[0] == call.number]
             self._told[name] = {one: told[one] for one in of}
@@ -238,12 +239,34 @@ class ServerFlow(ServerBase):
     def _end_results(self) -> list[Message]:
         progress, attempt = self._progress, self._attempt
         assert attempt is not None
+        if self._doubted(attempt):
+            return self._ask_parts()
         claims = {name: claim for name, (claim, _) in progress.results.items()}
         signed = {name: data for name, (_, data) in progress.results.items()}
         body, number = frames(list(signed.values())), attempt.call.number
         told = self._wire.sign(Phase.RESULTS, {}, body, number=number)
         names = () if self.plan.by_authority else signed
         return [*(Message(name, told) for name in names), *self._reached(claims, signed)]
+
+    def _doubted(self, attempt: Attempt) -> bool:
+        """Whether too few took the sums of all groups, as some did not open: the server cannot look
+        into a box, so another applier of the group is asked. Each is asked once.
+        """
+        progress, blamed = self._progress, set[str]().union(*self._progress.doubts.values())
+        doubted = {part: name for part, name in progress.sealers.items() if name in blamed}
+        few = len(progress.results) < enough(self.plan, attempt.form)
+        if few and doubted:
+            for part, name in doubted.items():
+                self._note(self.refusals.note(name, "part", str(RoundReason.NOT_AGREED)))
+                attempt.leave(name, str(RoundReason.NOT_AGREED), [])
+                del progress.parts[part], progress.sealers[part]
+            progress.asked, progress.results = set(progress.sealers.values()), {}
+            self._wait(Stage.PARTS, self._deadlines.answer)
+        else:
+            for name in progress.doubts:
+                attempt.leave(name, str(RoundReason.NOT_AGREED), [])
+        progress.doubts = {}
+        return few and bool(doubted)
 
     def _reached(self, claims: Mapping[str, Claim], signed: Mapping[str, bytes]) -> list[Message]:
         """The program has come to the place that most appliers signed."""
