@@ -90,15 +90,19 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def append_line(path: Path, line: str) -> None:
+def append_line(path: Path, line: str, *, new: bool = False) -> None:
     """Add a line to a file and sync it; one that cannot be written leaves the file as it was.
+
+    Args:
+        new: make the file where there is none; else one that is gone is not begun again, since
+            it would seem whole without its first lines.
 
     Raises:
         RunFolderError: it ends in half a line, which a process that was killed left.
-        FileError: it cannot be written.
+        FileError: it cannot be written, or is gone.
     """
     with _typed(path, "written"):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+        handle = os.open(path, os.O_RDWR | (os.O_CREAT if new else 0), PRIVATE)
         try:
             os.fchmod(handle, PRIVATE)
             end = os.lseek(handle, 0, os.SEEK_END)

@@ -230,6 +230,25 @@ def test_absurd_values_are_refused_wherever_they_stand(value: Any) -> None:
             FederationConfig(pools={odd: value})
 
 
+def test_a_truth_value_is_no_number() -> None:
+    """Python reads True as 1, so a slip would be a run of one round."""
+    base = FederationConfig().model_dump()
+    tables = {name: values for name, values in base.items() if isinstance(values, dict)}
+    numbers = [
+        (table, name)
+        for table, values in tables.items()
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    assert ("pretrain", "lr") in numbers
+    assert len(numbers) > 30
+    for table, name in numbers:
+        with pytest.raises(ConfigError, match="is a truth value, no number") as caught:
+            FederationConfig(**{table: {name: True}})
+        assert caught.value.field == f"{table}.{name}"
+    assert FederationConfig(evaluate={"enabled": True}).evaluate.enabled
+
+
 def test_schema_lists_every_table() -> None:
     schema = json.loads(config_schema())
     assert set(schema["properties"]) == set(FederationConfig.model_fields)

@@ -57,7 +57,7 @@ def test_modes_hold_under_any_umask(mask: int, tmp_path: Path) -> None:
         write_atomically(top / "private", "x")
         write_atomically(top / "public", "x", mode=PUBLIC)
         write_json(top / "json", {})
-        append_line(top / "lines", "x")
+        append_line(top / "lines", "x", new=True)
         write_folder(top / "folder", {"inside": b"x"})
         write_secret(top / "keys" / "deep" / "secret", b"x")
     private = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "public"]
@@ -177,7 +177,7 @@ def test_files_and_their_folders_are_synced_before_and_after_the_rename(
     )
     write_atomically(tmp_path / "file", "x")
     assert done == ["file", "rename", "folder"]
-    append_line(tmp_path / "file2", "x")
+    append_line(tmp_path / "file2", "x", new=True)
     assert done[3:] == ["file"]
 
 
@@ -202,7 +202,7 @@ def test_of_several_exclusive_writers_one_succeeds(tmp_path: Path) -> None:
 
 def test_half_a_line_is_never_continued(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    append_line(path, "one")
+    append_line(path, "one", new=True)
     with path.open("a") as file:
         file.write("tw")
     with pytest.raises(RunFolderError, match="half a line"):

@@ -8,8 +8,16 @@ from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from secure_fl.errors import ConfigError
 from secure_fl.paths import at_home
@@ -39,6 +47,18 @@ class Section(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise _typed(error, type(self)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """true, which would be read as 1, where a number belongs."""
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = _kinds(cls.model_fields[info.field_name].annotation)
+            if not any(_is(kind, bool) for kind in kinds) and any(
+                _is(kind, number) for kind in kinds for number in (int, float)
+            ):
+                raise PydanticCustomError("truth_value", "is a truth value, no number")
+        return value
 
     @field_validator("*", mode="after")
     @classmethod

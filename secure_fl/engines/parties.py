@@ -296,7 +296,10 @@ class LocalParties:
             told.number, told.seen = self.server.number, {}
         told.seconds += seconds
         told.seen[client] = seen
-        self._replied(client, len(told.seen), told.called)
+        try:
+            self._replied(client, len(told.seen), told.called)
+        except SecureFLError as error:  # of a hook: the client would take it for its own refusal
+            self.failed(error)
 
     def failed(self, error: SecureFLError) -> None:
         """Take in why a client could not answer."""

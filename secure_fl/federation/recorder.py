@@ -10,6 +10,7 @@ Not covered: one process holds all parties, and signs for all of them.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from secure_fl.federation.transcript_entries import (
     facts_of,
     plan_facts,
 )
-from secure_fl.files import is_file, is_lock, read_bytes, remove
+from secure_fl.files import is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
 
 FEDERATION = "embedded"
@@ -55,7 +56,7 @@ class Recorder:
         self.clients = tuple(client_name(number) for number in range(clients))
         self._mark: Mark | None = None
         path = None if folder is None else folder.transcript
-        known = path is not None and is_file(path)
+        known = path is not None and os.path.lexists(path)  # else a folder would be taken for none
         self._transcript = Transcript.open(path) if path and known else Transcript.new(path)
         rounds = [
             line.entry.round

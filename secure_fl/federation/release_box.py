@@ -174,7 +174,7 @@ class ReleaseBox:
     def _enter(self, name: str) -> None:
         """List an answer, and mark how far the list has come."""
         assert self._state is not None
-        append_line(self._list, name)
+        append_line(self._list, name, new=not self._made)
         self._made[name] += 1
         self._chain.add(name)
         self._state.keep(_MARK, self._chain.mark)

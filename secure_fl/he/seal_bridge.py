@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.crypto.refusals import Reason, RefusedError
-from secure_fl.errors import DependencyError
+from secure_fl.errors import DependencyError, FileError
 from secure_fl.he.parameters import ParameterSet
 
 Words = NDArray[np.uint64]
@@ -195,6 +195,9 @@ class SealBridge:
         return empty
 
 
+_SHOWN = Path("memory for ciphertexts and keys")
+
+
 class _MemoryFile:
     """A file in memory that SEAL can open by name, empty between uses; made anew after a fork."""
 
@@ -218,12 +221,19 @@ class _MemoryFile:
             self._open()
 
     def write_and_read(self, save: Any) -> bytes:
-        """The bytes that `save(path)` writes, `path` being private memory."""
+        """The bytes that `save(path)` writes, `path` being private memory.
+
+        Raises:
+            FileError: there is no room for them.
+        """
         with self.lock:
             self._ready()
             try:
                 save(self._path)
                 return os.pread(self._handle, os.fstat(self._handle).st_size, 0)
+            except RuntimeError as error:  # SEAL's word for what the system refuses
+                remedy = "free memory, or raise this process's limit on the size of files"
+                raise FileError.of_file(f"cannot be written: {error}", _SHOWN, remedy) from None
             finally:
                 self._wipe()
 

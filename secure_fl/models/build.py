@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from secure_fl.config import ModelConfig
 from secure_fl.errors import ModelError
@@ -47,8 +48,14 @@ def copy_of(module: nn.Module) -> nn.Module:
     """A copy of a caller's module that shares nothing with it.
 
     Raises:
-        ModelError: it holds something that cannot be copied, such as a tensor that was computed.
+        ModelError: it holds something that cannot be copied, such as a tensor that was computed,
+            or lazy layers that have no shape yet.
     """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            remedy = "call the encoder once on a batch of examples before it is passed"
+            problem = "has no shape before the first call"
+            raise ModelError.of_kind(problem, f"encoder.{name}", tensor, remedy)
     try:
         return copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
