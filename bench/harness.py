@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from secure_fl.summary import versions
+from secure_fl.finished.summary import versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"

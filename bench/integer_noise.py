@@ -181,8 +181,8 @@ def _noise_and_round() -> tuple[list[float], list[float], int]:
     from secure_fl import Federation, FederationConfig
     from secure_fl.engines.embedded import EmbeddedEngine
     from secure_fl.federation.state import Place, State
-    from secure_fl.federation.step_program import StepProgram
     from secure_fl.federation.steps.order import steps_of
+    from secure_fl.federation.steps.program import StepProgram
     from secure_fl.models.state import to_vector
 
     tables = {

@@ -45,12 +45,12 @@ from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
+from secure_fl.engines.recorder import Recorder
 from secure_fl.engines.workers import Own, Workers
 from secure_fl.federation.client import Client
-from secure_fl.federation.recorder import Recorder
-from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.models.state import vector_size
 
 CSV = "parties.csv"

@@ -22,7 +22,7 @@ from bench.private_accuracy_cells import DELTA, FEDERATED, MOMENTUM, Cell
 from secure_fl.config import FederationConfig, ObjectiveConfig, ViewsConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.views import build_views
-from secure_fl.federation.client_plan import plan_clients
+from secure_fl.federation.factory.client_plan import plan_clients
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.objectives.build import build_objective
 from secure_fl.privacy.client_level import Blocks, ClientLevel, norm_of

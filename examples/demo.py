@@ -27,8 +27,8 @@ from secure_fl.baselines.methods import Tables, as_method, with_tables
 from secure_fl.cli.console import Sheet
 from secure_fl.config_file import dump_config
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.run_summary import Summary
+from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.run_folder.summary import Summary
 from secure_fl.quantities import clock, size
 from secure_fl.report.page import write_report
 from secure_fl.report.plots import save_comparison

@@ -29,30 +29,30 @@ from typing import TYPE_CHECKING
 from secure_fl.lazy import lazily
 
 if TYPE_CHECKING:
-    from secure_fl.artifacts import load_encoder as load_encoder
-    from secure_fl.artifacts import load_pools as load_pools
-    from secure_fl.assign import assign_pool as assign_pool
     from secure_fl.callbacks.base import Callback as Callback
     from secure_fl.config import FederationConfig as FederationConfig
     from secure_fl.config_file import load_config as load_config
     from secure_fl.data.dataset import Dataset as Dataset
     from secure_fl.errors import SecureFLError as SecureFLError
-    from secure_fl.result import Result as Result
-    from secure_fl.result import load_result as load_result
+    from secure_fl.finished.artifacts import load_encoder as load_encoder
+    from secure_fl.finished.artifacts import load_pools as load_pools
+    from secure_fl.finished.assign import assign_pool as assign_pool
+    from secure_fl.finished.result import Result as Result
+    from secure_fl.finished.result import load_result as load_result
     from secure_fl.run import Federation as Federation
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
-        "artifacts": ["load_encoder", "load_pools"],
-        "assign": ["assign_pool"],
+        "finished.artifacts": ["load_encoder", "load_pools"],
+        "finished.assign": ["assign_pool"],
         "callbacks.base": ["Callback"],
         "config": ["FederationConfig"],
         "config_file": ["load_config"],
         "data.dataset": ["Dataset"],
         "errors": ["SecureFLError"],
-        "result": ["Result", "load_result"],
+        "finished.result": ["Result", "load_result"],
         "run": ["Federation"],
     },
 )

@@ -18,7 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from secure_fl.artifacts import (
+from secure_fl.config import FederationConfig
+from secure_fl.data.scaling import FARTHEST
+from secure_fl.errors import ConfigError, FileError, ModelError, RunFolderError, need
+from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.tensors import pack, unpack
+from secure_fl.files import is_file, listed, make_folder, parse_json, read_bytes, write_atomically
+from secure_fl.finished.artifacts import (
     CENTRE,
     LARGEST,
     ModelCard,
@@ -28,14 +34,8 @@ from secure_fl.artifacts import (
     restored_encoder,
     restored_pools,
 )
-from secure_fl.config import FederationConfig
-from secure_fl.data.scaling import FARTHEST
-from secure_fl.errors import ConfigError, FileError, ModelError, RunFolderError, need
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.tensors import pack, unpack
-from secure_fl.files import is_file, listed, make_folder, parse_json, read_bytes, write_atomically
-from secure_fl.inference import Models
-from secure_fl.model_page import model_page
+from secure_fl.finished.inference import Models
+from secure_fl.finished.model_page import model_page
 from secure_fl.models.heads import Classifier
 from secure_fl.paths import path_of
 

@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 
 from secure_fl.arguments import as_callbacks, as_config, as_folder, encoder_named
-from secure_fl.artifacts import ModelCard, load_encoder, save_models
 from secure_fl.callbacks.base import Callback
 from secure_fl.callbacks.progress import shown
 from secure_fl.config import FederationConfig
@@ -27,33 +26,34 @@ from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.book import Book
 from secure_fl.engines.embedded import EmbeddedEngine
+from secure_fl.engines.recorder import Recorder
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
 from secure_fl.engines.workers import Own, Workers, apart
-from secure_fl.federation.alerts import majorities
-from secure_fl.federation.bench import ModelsMade
-from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.central import CentralSet, central_data, compared
-from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
+from secure_fl.federation.factory.path_check import check_paths
 from secure_fl.federation.facts import PublicFacts
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.path_check import check_paths
-from secure_fl.federation.privacy_record import privacy_record, sketch_record
-from secure_fl.federation.prologue import Prologue
-from secure_fl.federation.record import RoundRecord
-from secure_fl.federation.recorder import Recorder
-from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.run_state import RunState
+from secure_fl.federation.local.workbench import ModelsMade
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.budget import BudgetGate
+from secure_fl.federation.releases.privacy_record import privacy_record, sketch_record
+from secure_fl.federation.releases.run_state import RunState
+from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.run_folder.manifest import Manifest
+from secure_fl.federation.run_folder.metrics import RoundRecord
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.program import StepProgram
+from secure_fl.federation.whole_run.alerts import majorities
+from secure_fl.federation.whole_run.central import CentralSet, central_data, compared
+from secure_fl.federation.whole_run.extension import check_lengths_only, go_on, last_choices
+from secure_fl.federation.whole_run.prologue import Prologue
 from secure_fl.files import held, read_json, remove_unfinished
-from secure_fl.inference import Models
+from secure_fl.finished.artifacts import ModelCard, load_encoder, save_models
+from secure_fl.finished.inference import Models
+from secure_fl.finished.result import Result
+from secure_fl.finished.summary import final_summary, picture
 from secure_fl.records import document
-from secure_fl.result import Result
-from secure_fl.summary import final_summary, picture
 
 _REMEDY = "restore the file that the run wrote, or start a new run"
 

@@ -26,9 +26,9 @@ from secure_fl.arguments import as_config
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Array, Dataset
 from secure_fl.errors import ModelError
-from secure_fl.inference import from_rows
+from secure_fl.finished.inference import from_rows
+from secure_fl.finished.result import Result
 from secure_fl.models.heads import feature_width
-from secure_fl.result import Result
 from secure_fl.run import Federation
 
 

@@ -9,7 +9,7 @@ import torch
 from secure_fl import Callback, Result
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset
-from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.run_folder.metrics import RoundRecord
 
 
 class StopAfter(Callback):

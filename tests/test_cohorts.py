@@ -15,9 +15,9 @@ from secure_fl.config import SecurityConfig
 from secure_fl.errors import ConfigError
 from secure_fl.federation.client import Client
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.secrecy import secrecy
+from secure_fl.federation.run_folder.secrecy import secrecy
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Blocks

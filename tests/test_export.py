@@ -19,9 +19,9 @@ from secure_fl import Federation, Result
 from secure_fl.config import FederationConfig
 from secure_fl.errors import ConfigError, DependencyError, ModelError, RunFolderError
 from secure_fl.export import export, load_exported
-from secure_fl.federation.run_summary import Privacy, Summary
-from secure_fl.federation.secrecy import Secrecy
-from secure_fl.model_page import model_page
+from secure_fl.federation.run_folder.secrecy import Secrecy
+from secure_fl.federation.run_folder.summary import Privacy, Summary
+from secure_fl.finished.model_page import model_page
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.claims import Adversary, PrivacyClaim

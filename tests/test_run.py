@@ -22,8 +22,8 @@ from secure_fl import (
     load_encoder,
     load_pools,
 )
-from secure_fl.assign import assign_pool
 from secure_fl.errors import DataError, FileError, ModelError, RunFolderError
+from secure_fl.finished.assign import assign_pool
 
 
 def numbers(result: Result) -> tuple[Any, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from secure_fl.federation.record import RoundRecord
-    from secure_fl.result import Result
+    from secure_fl.federation.run_folder.metrics import RoundRecord
+    from secure_fl.finished.result import Result
 
 
 class Callback:

@@ -18,8 +18,8 @@ from secure_fl.errors import DependencyError
 from secure_fl.records import document
 
 if TYPE_CHECKING:
-    from secure_fl.federation.record import RoundRecord
-    from secure_fl.result import Result
+    from secure_fl.federation.run_folder.metrics import RoundRecord
+    from secure_fl.finished.result import Result
 
 _OF_SINGLE_CLIENTS = ("choices", "accuracies")
 

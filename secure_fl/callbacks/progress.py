@@ -24,12 +24,12 @@ from rich.table import Column
 
 from secure_fl.callbacks.base import Callback
 from secure_fl.errors import ConfigError
-from secure_fl.federation.alerts import alerts_of, kind_of
+from secure_fl.federation.whole_run.alerts import alerts_of, kind_of
 from secure_fl.quantities import clock
 
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
-    from secure_fl.federation.record import RoundRecord
+    from secure_fl.federation.run_folder.metrics import RoundRecord
 
 _LONGEST_NAME, _NARROW = 24, 80
 
@@ -62,7 +62,7 @@ def shown(progress: object, config: FederationConfig) -> Iterator[list[Callback]
 
 def warn(console: Console, config: FederationConfig) -> None:
     """What a run does not protect, in red, a line each."""
-    from secure_fl.summary import unprotected
+    from secure_fl.finished.summary import unprotected
 
     for line in unprotected(config):
         console.print(f"NOT PROTECTED: {line}", style="bold red", markup=False)

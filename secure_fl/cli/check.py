@@ -74,7 +74,7 @@ def quick_checks(federation: Federation, folder: Path) -> Estimate:
         SecureFLError: the run would fail.
     """
     from secure_fl.estimate import estimate
-    from secure_fl.preflight import check_folder, check_loaded, check_packages, warnings
+    from secure_fl.estimate.preflight import check_folder, check_loaded, check_packages, warnings
 
     check_packages(federation.config)
     check_loaded(federation)
@@ -117,7 +117,7 @@ def planned_line(federation: Federation) -> str:
 def _planned(federation: Federation) -> tuple[float, list[float]]:
     """The largest ε of any client, and every noise multiplier."""
     from secure_fl.cli.common import steps
-    from secure_fl.planning import client_plans
+    from secure_fl.estimate.planning import client_plans
     from secure_fl.privacy.accounting import Charge, planned_epsilon
     from secure_fl.privacy.adjacency import Adjacency
 

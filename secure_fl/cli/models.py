@@ -55,8 +55,8 @@ def assign(
     With labels the pool of lowest loss is chosen (as pools.select_by says); without, the nearest
     group of the sketch start, and where the run had none, the pool with the surest predictions.
     """
-    from secure_fl.assign import assign_pool
     from secure_fl.files import write_json
+    from secure_fl.finished.assign import assign_pool
 
     found, target = assign_pool(folder, file), to or out_file
     rows = [

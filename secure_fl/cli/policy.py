@@ -15,9 +15,9 @@ from secure_fl.errors import ConfigError
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
     from secure_fl.crypto.roster import Roster
-    from secure_fl.federation.plan_terms import PlanTerms, Signed
-    from secure_fl.federation.policy import Policy
-    from secure_fl.federation.policy_rules import Judgement
+    from secure_fl.federation.policy.policy import Policy
+    from secure_fl.federation.policy.rules import Judgement
+    from secure_fl.federation.policy.terms import PlanTerms, Signed
 
 REFUSED = 1
 _DEFAULT = Path("policy.toml")
@@ -39,7 +39,7 @@ def init(
     for three clients or more in whatever is opened. Change what your site's rules say otherwise,
     set the days of its approval, and keep the file where only its owner writes.
     """
-    from secure_fl.federation.policy import default_policy
+    from secure_fl.federation.policy.policy import default_policy
 
     write_new(path, default_policy(), force=force)
     out.print(
@@ -88,10 +88,10 @@ def check(
     For example: secure-fl policy check plan.toml --clients 8 --examples 1200
     """
     from secure_fl.config_file import load_config
-    from secure_fl.federation.installed import code_digest
-    from secure_fl.federation.plan_cost import OwnData
-    from secure_fl.federation.plan_terms import PlanTerms
-    from secure_fl.federation.policy import Policy
+    from secure_fl.federation.policy.cost import OwnData
+    from secure_fl.federation.policy.installed import code_digest
+    from secure_fl.federation.policy.policy import Policy
+    from secure_fl.federation.policy.terms import PlanTerms
 
     limits, config = Policy.load(policy), load_config(plan)
     members = _roster(roster, signed_by)
@@ -106,7 +106,7 @@ def check(
 
 def _show(policy: Policy, terms: PlanTerms, plan: Path, path: Path) -> bool:
     """Print the verdict on every setting, and what is not looked at; True where all are met."""
-    from secure_fl.federation.policy_rules import PLAN_SETTINGS
+    from secure_fl.federation.policy.rules import PLAN_SETTINGS
 
     found = list(policy.judge(terms, datetime.date.today()))
     refused = [each for each in found if each.reason is not None]
@@ -163,7 +163,7 @@ def _roster(path: Path | None, card: Path | None) -> Roster | None:
 
 
 def _signed(roster: Roster | None) -> Signed | None:
-    from secure_fl.federation.plan_terms import Signed
+    from secure_fl.federation.policy.terms import Signed
 
     return None if roster is None else Signed(roster.revision, roster.digest.hex())
 

@@ -12,8 +12,8 @@ from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
-    from secure_fl.federation.client_plan import ClientPlan
-    from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.factory.client_plan import ClientPlan
+    from secure_fl.federation.run_folder.folder import RunFolder
     from secure_fl.privacy.ledger import PrivacyLedger
     from secure_fl.run import Federation
 
@@ -52,8 +52,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     that a checkpoint, a round or the summary counts; and where one of these is gone from a
     finished run.
     """
-    from secure_fl.federation.folder import RunFolder
-    from secure_fl.federation.privacy_record import SKETCHES_ONLY
+    from secure_fl.federation.releases.privacy_record import SKETCHES_ONLY
+    from secure_fl.federation.run_folder.folder import RunFolder
     from secure_fl.privacy.ledger import PrivacyLedger
 
     run = RunFolder.open(folder)
@@ -97,8 +97,8 @@ def _check_ledger(run: RunFolder) -> None:
 
 def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) -> list[str]:
     """What a finished run's records say otherwise than its ledger; `counted` count it."""
-    from secure_fl.federation.folder import MARKED
-    from secure_fl.federation.privacy_record import differences
+    from secure_fl.federation.releases.privacy_record import differences
+    from secure_fl.federation.run_folder.folder import MARKED
     from secure_fl.files import is_file
 
     if not is_file(run.summary):
@@ -112,7 +112,7 @@ def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) ->
 
 def _show_examples(federation: Federation) -> None:
     from secure_fl.cli.common import steps
-    from secure_fl.planning import client_plans
+    from secure_fl.estimate.planning import client_plans
 
     privacy, rows = federation.config.privacy, []
     for row in steps(

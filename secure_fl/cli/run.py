@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from secure_fl.callbacks import Callback
     from secure_fl.config import FederationConfig
     from secure_fl.estimate import Estimate
-    from secure_fl.federation.run_summary import Cost, FinalPools, Privacy, SketchPrivacy, Summary
+    from secure_fl.federation.run_folder.summary import (
+        Cost,
+        FinalPools,
+        Privacy,
+        SketchPrivacy,
+        Summary,
+    )
 
 _Config = Annotated[
     Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")
@@ -50,7 +56,7 @@ def run(
     change, noise stays as it was made, and the budget holds: rounds beyond it are refused
     before they begin.
     """
-    from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.run_folder.folder import RunFolder
     from secure_fl.run import Federation
 
     chosen, folder = _chosen(config, out_dir, resume, settings or [])
@@ -88,7 +94,7 @@ def _chosen(
 ) -> tuple[FederationConfig, Path]:
     """Configuration and folder, new or resumed."""
     from secure_fl.config_file import load_config
-    from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.run_folder.folder import RunFolder
 
     if resume is not None:
         if config is not None or out_dir is not None:

@@ -25,7 +25,7 @@ def verify(
     Exits with 1 where anything does not fit; each finding names the file and the place in it. What
     nothing is held against is listed too.
     """
-    from secure_fl.federation.verify import verify as checked
+    from secure_fl.federation.verify.check import verify as checked
 
     found = checked(folder)
     if as_json:

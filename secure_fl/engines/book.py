@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from secure_fl.config import FederationConfig
-from secure_fl.federation.alerts import watched
-from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.record import RoundRecord
-from secure_fl.federation.recorder import Recorder
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.engines.recorder import Recorder
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.budget import BudgetGate
+from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.run_folder.manifest import Manifest
+from secure_fl.federation.run_folder.metrics import RoundRecord
 from secure_fl.federation.state import State
+from secure_fl.federation.whole_run.alerts import watched
 
 
 @dataclass

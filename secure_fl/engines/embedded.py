@@ -7,12 +7,12 @@ from pathlib import Path
 
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.parties import HereCrew
-from secure_fl.federation.bench import Workbench
 from secure_fl.federation.client import Client
+from secure_fl.federation.local.workbench import Workbench
 from secure_fl.federation.observe import Seen
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.steps.step import Step
 from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.noise import NoiseSource

@@ -18,9 +18,9 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Host, Queue
+from secure_fl.engines.recorder import FEDERATION, Recorder, client_name
 from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.client import Client
-from secure_fl.federation.following import Follower
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
@@ -29,10 +29,10 @@ from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program, SumForm
-from secure_fl.federation.recorder import FEDERATION, Recorder, client_name
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
+from secure_fl.federation.transcript.following import Follower
 from secure_fl.federation.wire import lines_in, route
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.grid import Blocks

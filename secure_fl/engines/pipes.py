@@ -28,7 +28,7 @@ from enum import IntEnum
 from importlib import import_module
 
 from secure_fl.errors import TrainingError
-from secure_fl.federation.party import Message, Party
+from secure_fl.federation.parties.party import Message, Party
 
 _HEAD = struct.Struct(">QB")
 _STATUS = struct.Struct(">d?")

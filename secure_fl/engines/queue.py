@@ -13,7 +13,7 @@ from typing import Protocol
 
 from secure_fl.engines.pipes import Remote, wait_for
 from secure_fl.errors import TrainingError
-from secure_fl.federation.party import Message, Party
+from secure_fl.federation.parties.party import Message, Party
 
 Tap = Callable[[str, str, bytes | memoryview], bytes | memoryview | None]
 """Sees every message as (sender, recipient, bytes); what it returns is delivered, None nothing."""

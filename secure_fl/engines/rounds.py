@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
+from secure_fl.engines.recorder import Recorder
 from secure_fl.engines.workers import Workers
-from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.record import Metrics, RoundRecord
-from secure_fl.federation.recorder import Recorder
+from secure_fl.federation.releases.budget import BudgetGate
+from secure_fl.federation.run_folder.metrics import Metrics, RoundRecord
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.program import StepProgram
 
 
 class Rounds:

@@ -13,14 +13,14 @@ from secure_fl.engines.book import Book
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.workers import Workers
-from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.extension import needs_sketches
 from secure_fl.federation.observe import Seen, of_representation
-from secure_fl.federation.prologue import Prologue
-from secure_fl.federation.record import Metrics, RoundRecord
+from secure_fl.federation.releases.budget import BudgetGate
+from secure_fl.federation.run_folder.metrics import Metrics, RoundRecord
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
+from secure_fl.federation.steps.program import StepProgram
+from secure_fl.federation.whole_run.extension import needs_sketches
+from secure_fl.federation.whole_run.prologue import Prologue
 
 Heard = Callable[[int, int, int], None]
 """Told after each answer whose it is, how many there are, and how many will be."""

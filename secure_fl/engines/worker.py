@@ -29,19 +29,19 @@ from secure_fl.engines.sending import (
     summed_packet,
 )
 from secure_fl.errors import SecureFLError, TrainingError
-from secure_fl.federation.bench import Workbench
 from secure_fl.federation.client import Client
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.facts import PublicFacts
+from secure_fl.federation.local.workbench import Workbench
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.parties.client import FederationClient
+from secure_fl.federation.parties.party import Message, Party
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message, Party
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.summing import Summed
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.ledger import PrivacyLedger, Release

@@ -31,6 +31,7 @@ from secure_fl.engines.embedded import Places
 from secure_fl.engines.parties import LocalParties
 from secure_fl.engines.pipes import Remote
 from secure_fl.engines.queue import Host
+from secure_fl.engines.recorder import client_name
 from secure_fl.engines.sending import (
     client_packet,
     decode,
@@ -44,11 +45,10 @@ from secure_fl.engines.sending import (
 from secure_fl.engines.worker import DESK
 from secure_fl.errors import ConfigError, TrainingError
 from secure_fl.federation.observe import Seen
-from secure_fl.federation.party import Message
-from secure_fl.federation.recorder import client_name
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.parties.party import Message
+from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.steps.step import Step
 from secure_fl.privacy.ledger import Release
 

@@ -19,7 +19,7 @@ from secure_fl.config.cohorts import group_sizes
 from secure_fl.estimate.small_federation import Size
 from secure_fl.estimate.stop_watch import StopWatch, sample_state
 from secure_fl.estimate.sum_costs import Federated, SumCosts, fields_of
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
 

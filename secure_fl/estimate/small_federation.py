@@ -15,8 +15,8 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Queue
-from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.parties.authority import FederationAuthority
+from secure_fl.federation.parties.calling import Call, round_plans
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared

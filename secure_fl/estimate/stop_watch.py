@@ -15,12 +15,12 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.estimate.small_federation import Size, SmallFederation
 from secure_fl.estimate.sum_costs import SMALL_WIDTH, narrow
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.steps.step import Step
 from secure_fl.models.state import to_vector
 from secure_fl.secure_sum.blocks import BlockShape

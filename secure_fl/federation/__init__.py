@@ -35,41 +35,41 @@ from secure_fl.lazy import lazily
 if TYPE_CHECKING:
     from secure_fl.federation.asks import Guide as Guide
     from secure_fl.federation.asks import PoolScore as PoolScore
-    from secure_fl.federation.budget import BudgetGate as BudgetGate
-    from secure_fl.federation.factory import Factory as Factory
+    from secure_fl.federation.factory.factory import Factory as Factory
+    from secure_fl.federation.factory.path_check import check_paths as check_paths
+    from secure_fl.federation.factory.sketch_form import SketchForm as SketchForm
     from secure_fl.federation.facts import PublicFacts as PublicFacts
-    from secure_fl.federation.folder import RunFolder as RunFolder
-    from secure_fl.federation.manifest import Manifest as Manifest
-    from secure_fl.federation.path_check import check_paths as check_paths
-    from secure_fl.federation.plan_terms import PlanTerms as PlanTerms
-    from secure_fl.federation.policy import Policy as Policy
-    from secure_fl.federation.policy_rules import Objection as Objection
+    from secure_fl.federation.policy.policy import Policy as Policy
+    from secure_fl.federation.policy.rules import Objection as Objection
+    from secure_fl.federation.policy.terms import PlanTerms as PlanTerms
     from secure_fl.federation.program import SumForm as SumForm
-    from secure_fl.federation.record import RoundRecord as RoundRecord
-    from secure_fl.federation.secrecy import Secrecy as Secrecy
-    from secure_fl.federation.sketch_form import SketchForm as SketchForm
+    from secure_fl.federation.releases.budget import BudgetGate as BudgetGate
+    from secure_fl.federation.run_folder.folder import RunFolder as RunFolder
+    from secure_fl.federation.run_folder.manifest import Manifest as Manifest
+    from secure_fl.federation.run_folder.metrics import RoundRecord as RoundRecord
+    from secure_fl.federation.run_folder.secrecy import Secrecy as Secrecy
     from secure_fl.federation.state import Place as Place
     from secure_fl.federation.state import State as State
-    from secure_fl.federation.transcript import Transcript as Transcript
+    from secure_fl.federation.transcript.chain import Transcript as Transcript
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "asks": ["Guide", "PoolScore"],
-        "factory": ["Factory"],
-        "budget": ["BudgetGate"],
+        "factory.factory": ["Factory"],
+        "releases.budget": ["BudgetGate"],
         "facts": ["PublicFacts"],
-        "folder": ["RunFolder"],
-        "manifest": ["Manifest"],
-        "path_check": ["check_paths"],
-        "plan_terms": ["PlanTerms"],
-        "policy": ["Policy"],
-        "policy_rules": ["Objection"],
-        "secrecy": ["Secrecy"],
-        "sketch_form": ["SketchForm"],
-        "transcript": ["Transcript"],
+        "run_folder.folder": ["RunFolder"],
+        "run_folder.manifest": ["Manifest"],
+        "factory.path_check": ["check_paths"],
+        "policy.terms": ["PlanTerms"],
+        "policy.policy": ["Policy"],
+        "policy.rules": ["Objection"],
+        "run_folder.secrecy": ["Secrecy"],
+        "factory.sketch_form": ["SketchForm"],
+        "transcript.chain": ["Transcript"],
         "program": ["SumForm"],
-        "record": ["RoundRecord"],
+        "run_folder.metrics": ["RoundRecord"],
         "state": ["Place", "State"],
     },
 )

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import TrainingError
 from secure_fl.federation.asks import Ask, GiveSketch
-from secure_fl.federation.bench import Workbench
-from secure_fl.federation.local import Local
+from secure_fl.federation.local.local import Local
+from secure_fl.federation.local.sketches import ClientSketch, client_sketch
+from secure_fl.federation.local.workbench import Workbench
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.protections.client_level import ClientLevel
 from secure_fl.federation.protections.example_level import ExampleLevel
 from secure_fl.federation.protections.open import Open
 from secure_fl.federation.protections.protection import Protection
-from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.releasing import Releasing
-from secure_fl.federation.sketches import ClientSketch, client_sketch
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.releasing import Releasing
 from secure_fl.federation.state import State
-from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.noise import NoiseSource

@@ -13,8 +13,8 @@ from torch import nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.asks import PoolScore
-from secure_fl.federation.factory import Factory
-from secure_fl.federation.record import Cut, Metrics
+from secure_fl.federation.factory.factory import Factory
+from secure_fl.federation.run_folder.metrics import Cut, Metrics
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
 from secure_fl.pools.monitor import PoolHealth, adjusted_rand

@@ -26,24 +26,24 @@ from torch import Tensor, nn
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import ConfigError, PrivacyError
-from secure_fl.federation.bench import Workbench
-from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Client
-from secure_fl.federation.factory import Factory
-from secure_fl.federation.following import KeptFollower
-from secure_fl.federation.installed import code_digest
+from secure_fl.federation.factory.factory import Factory
+from secure_fl.federation.factory.path_check import check_paths
+from secure_fl.federation.local.workbench import Workbench
 from secure_fl.federation.parties.client import Site
-from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.plan_cost import OwnData
-from secure_fl.federation.plan_terms import PlanTerms
-from secure_fl.federation.policy import Policy
+from secure_fl.federation.policy.cost import OwnData
+from secure_fl.federation.policy.installed import code_digest
+from secure_fl.federation.policy.policy import Policy
+from secure_fl.federation.policy.terms import PlanTerms
 from secure_fl.federation.program import Answers, Program
-from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.run_state import RunState
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.budget import BudgetGate
+from secure_fl.federation.releases.run_state import RunState
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.program import StepProgram
+from secure_fl.federation.transcript.following import KeptFollower
 from secure_fl.files import is_file
 from secure_fl.models.state import to_vector
 from secure_fl.privacy.ledger import Release

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from secure_fl.federation.alerts import alerts_of
-from secure_fl.federation.grouping import Grouping
-from secure_fl.federation.run_summary import Charged
+from secure_fl.federation.factory.grouping import Grouping
+from secure_fl.federation.run_folder.summary import Charged
+from secure_fl.federation.whole_run.alerts import alerts_of
 from secure_fl.privacy.claims import PrivacyClaim
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import spans

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from secure_fl.federation.run_summary import FinalPools
+    from secure_fl.federation.run_folder.summary import FinalPools
 
 _NEITHER = "#a9b1ba"
 """The colour of dots without a label."""

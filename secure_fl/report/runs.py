@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.summary import PartitionSummary
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.record import RoundRecord
-from secure_fl.federation.run_summary import FinalPools, Summary
+from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.run_folder.metrics import RoundRecord
+from secure_fl.federation.run_folder.summary import FinalPools, Summary
 from secure_fl.files import is_file, read_bytes, read_json
 from secure_fl.report.names import printable, told_apart
 

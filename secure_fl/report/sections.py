@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from secure_fl.data.summary import ClientSummary
-from secure_fl.federation.run_summary import FinalPools, SketchPrivacy
+from secure_fl.federation.run_folder.summary import FinalPools, SketchPrivacy
 from secure_fl.quantities import clock, size
 from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection
 from secure_fl.report.runs import Run

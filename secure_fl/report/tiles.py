@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secure_fl.federation.record import Metrics
-from secure_fl.federation.run_summary import FinalPools, Privacy
+from secure_fl.federation.run_folder.metrics import Metrics
+from secure_fl.federation.run_folder.summary import FinalPools, Privacy
 from secure_fl.quantities import duration, size
 from secure_fl.report.findings import (
     by_epsilon,

@@ -19,7 +19,7 @@ from secure_fl.callbacks import MLflow, TensorBoard, WeightsAndBiases
 from secure_fl.callbacks.loggers import numbers
 from secure_fl.errors import DependencyError
 from secure_fl.federation import RoundRecord
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.pools.monitor import pool_health
 
 Sent = list[tuple[dict[str, float], int | None]]

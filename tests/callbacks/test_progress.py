@@ -14,8 +14,8 @@ from secure_fl import Callback, Federation
 from secure_fl.callbacks import LiveProgress, PlainProgress
 from secure_fl.callbacks.progress import shown
 from secure_fl.federation import RoundRecord
-from secure_fl.federation.record import Metrics
-from secure_fl.summary import unprotected
+from secure_fl.federation.run_folder.metrics import Metrics
+from secure_fl.finished.summary import unprotected
 
 SHORT = {"pretrain": {"mode": "none"}, "pools": {"start": "random", "rounds": 1}}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Command
-from federation.records import config, run
+from federation.verify.records import config, run
 
 WITHOUT_TORCH = """
 import sys

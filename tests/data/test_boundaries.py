@@ -17,7 +17,6 @@ from helpers import make_images, tiny_config
 from torch import Tensor
 
 from secure_fl import Federation, FederationConfig
-from secure_fl.assign import assign_pool
 from secure_fl.config import DataConfig, PartitionConfig, SourceConfig
 from secure_fl.data import holdout, partitions
 from secure_fl.data.dataset import Dataset
@@ -28,6 +27,7 @@ from secure_fl.data.sources.idx import read_idx
 from secure_fl.data.transforms import transforms_for
 from secure_fl.data.views import check_range
 from secure_fl.errors import DataError, SecureFLError
+from secure_fl.finished.assign import assign_pool
 
 # Test and validation sets
 

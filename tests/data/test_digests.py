@@ -18,7 +18,7 @@ from secure_fl.config import DataConfig, SourceConfig
 from secure_fl.data.digests import content_digests, whole_digest
 from secure_fl.data.sources import load_source
 from secure_fl.errors import PrivacyError, RunFolderError
-from secure_fl.federation.central import CentralSet
+from secure_fl.federation.whole_run.central import CentralSet
 
 SALT = b"salt"
 EXAMPLE = {"unit": "example", "noise": 20.0, "epsilon": 60.0}

@@ -13,13 +13,13 @@ from data.dealing import OPEN, deal, numbered
 from helpers import make_images, tiny_config
 
 from secure_fl import Dataset, Federation, FederationConfig
-from secure_fl.artifacts import load_card
 from secure_fl.config import DataConfig
 from secure_fl.data.joining import join
 from secure_fl.data.partitions import partition
 from secure_fl.data.summary import summarise
 from secure_fl.engines.parties import LocalParties
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
+from secure_fl.finished.artifacts import load_card
 
 # Labels
 
@@ -251,7 +251,7 @@ def test_rare_classes_stay_with_few_at_any_concentration() -> None:
 
 
 def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:
-    from secure_fl.assign import assign_pool
+    from secure_fl.finished.assign import assign_pool
 
     images = make_images(90)
     names = np.asarray(["u", "v", "w"])[images.y.numpy()]

@@ -12,7 +12,7 @@ from typing import Any
 from helpers import StopAfter, tiny_config
 
 from secure_fl import Callback, Dataset, Federation, FederationConfig
-from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.run_folder.metrics import RoundRecord
 
 ROUNDS, CLIENTS = 4, 2
 

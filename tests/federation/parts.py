@@ -14,10 +14,10 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.models.state import to_vector
 from secure_fl.secure_sum.grid import Grid

@@ -23,14 +23,14 @@ from secure_fl.config_file import starter_config
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.client import Client
-from secure_fl.federation.grouping import Grouping
+from secure_fl.federation.factory.grouping import Grouping
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.summing import Opening, Summed
+from secure_fl.finished.summary import unprotected
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.summary import unprotected
 
 ONE_ROUND: dict[str, Any] = {
     "partition": {"clients": 9, "groups": 1},

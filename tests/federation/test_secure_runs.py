@@ -20,14 +20,14 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.estimate import sample_state
-from secure_fl.federation.record import SummedTest
+from secure_fl.federation.run_folder.metrics import SummedTest
 from secure_fl.federation.state import Place
+from secure_fl.finished.summary import unprotected
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.summary import unprotected
 
 PROTECTED = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
 

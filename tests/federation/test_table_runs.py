@@ -17,19 +17,19 @@ from sklearn.datasets import load_wine
 from torch import nn
 
 from secure_fl import Dataset, Federation, FederationConfig, run
-from secure_fl.artifacts import load_card, load_centre, load_encoder, load_pools
-from secure_fl.assign import assign_pool
 from secure_fl.data.augmentations import TableViews
 from secure_fl.data.joining import join
 from secure_fl.data.pooled import pooled_values
 from secure_fl.data.scaling import column_statistics, squashed
 from secure_fl.engines import embedded
 from secure_fl.errors import DataError, PrivacyError, RunFolderError
-from secure_fl.federation import central
+from secure_fl.federation.whole_run import central
+from secure_fl.finished.artifacts import load_card, load_centre, load_encoder, load_pools
+from secure_fl.finished.assign import assign_pool
+from secure_fl.finished.result import Result
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.private_sketch import PrivateSketch
-from secure_fl.result import Result
 
 SHORT: dict[str, Any] = {
     "model": {"features": 16},

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation.records import lines_of
+from federation.verify.records import lines_of
 from helpers import StopAfter, make_images, tiny_config, weights
 from torch import Tensor, nn
 
@@ -29,8 +29,8 @@ from secure_fl.engines.sending import (
 )
 from secure_fl.engines.workers import shares
 from secure_fl.errors import ConfigError, FileError, ModelError, TrainingError
-from secure_fl.federation.record import RoundRecord
-from secure_fl.federation.verify import verify
+from secure_fl.federation.run_folder.metrics import RoundRecord
+from secure_fl.federation.verify.check import verify
 from secure_fl.privacy.ledger import PrivacyLedger
 
 _SHORT: dict[str, Any] = {

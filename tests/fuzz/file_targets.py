@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from secure_fl.artifacts import load_card, load_encoder, load_pools
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.sources.npz import read_arrays
-from secure_fl.federation.central import CentralSet
-from secure_fl.federation.checkpoint import load_checkpoint
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.run_state import RunState
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.run_state import RunState
+from secure_fl.federation.run_folder.checkpoint import load_checkpoint
+from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.whole_run.central import CentralSet
+from secure_fl.finished.artifacts import load_card, load_encoder, load_pools
 from secure_fl.privacy.chain import digest
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.report.page import write_report

@@ -38,8 +38,8 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Queue, Tap
+from secure_fl.federation.parties.party import Party
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Party
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
@@ -132,7 +132,7 @@ class Tally:
 
 def footprint(party: Any) -> object:
     """What a party has come to, but for what it has refused, and for who is silent: a signed head
-    alone shows that its sender is there (`tests/federation/test_presence.py`).
+    alone shows that its sender is there (`tests/federation/parties/test_presence.py`).
     """
     if hasattr(party, "stage"):
         attempt = party._attempt

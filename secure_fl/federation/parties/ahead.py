@@ -50,7 +50,7 @@ out of the next round may let that depend on what it saw of this one, as without
 from __future__ import annotations
 
 from secure_fl.crypto.refusals import Reason, RefusedError
-from secure_fl.federation.calling import Call, cohort_names
+from secure_fl.federation.parties.calling import Call, cohort_names
 from secure_fl.federation.parties.client_round import ClientRound, Seat
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import Post, shown

@@ -17,9 +17,9 @@ from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureFLError, SecureSumError
-from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.calling import Call
+from secure_fl.federation.parties.party import Message
 from secure_fl.federation.parties.server_record import evidence_in
-from secure_fl.federation.party import Message
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import route
 from secure_fl.secure_sum.block_codec import ServerCipher

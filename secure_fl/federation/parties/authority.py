@@ -19,7 +19,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError
-from secure_fl.federation.calling import Call, round_plans
+from secure_fl.federation.parties.calling import Call, round_plans
 from secure_fl.federation.parties.client_round import forked
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.participant import Participant

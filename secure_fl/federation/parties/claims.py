@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from secure_fl.crypto.envelope import Phase, Seen, read_header
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_hex
-from secure_fl.federation.calling import Call, round_plans
+from secure_fl.federation.parties.calling import Call, round_plans
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm

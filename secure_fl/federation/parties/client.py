@@ -25,15 +25,15 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
-from secure_fl.federation.calling import Call, cohort_names
 from secure_fl.federation.parties.ahead import RoundAhead
+from secure_fl.federation.parties.calling import Call, cohort_names
 from secure_fl.federation.parties.claims import Claim, check_enough, read_claims
 from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.participant import Participant
+from secure_fl.federation.parties.party import ANYBODYS, reason_of, typed_files
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import ANYBODYS, reason_of, typed_files
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program

@@ -23,7 +23,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.errors import SecureSumError
-from secure_fl.federation.calling import Call, round_plans
+from secure_fl.federation.parties.calling import Call, round_plans
 from secure_fl.federation.parties.claims import check_enough, majority, read_claims
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import Replica, decode_opened, encode_opened

@@ -22,10 +22,10 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.errors import SecureFLError
-from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.calling import Call
 from secure_fl.federation.parties.participant import Participant
+from secure_fl.federation.parties.party import Message, typed_files
 from secure_fl.federation.parties.party_folder import HEAD, PartyFolder
-from secure_fl.federation.party import Message, typed_files
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 

@@ -12,7 +12,7 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.roster import Roster
 from secure_fl.errors import FileError, SecureFLError
-from secure_fl.federation.party import Message, RefusalLog, typed_files
+from secure_fl.federation.parties.party import Message, RefusalLog, typed_files
 from secure_fl.federation.wire import Wire
 
 PATIENCE = 30.0

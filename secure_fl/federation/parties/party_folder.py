@@ -26,7 +26,7 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.errors import RunFolderError, SecureSumError
-from secure_fl.federation.run_state import RunState
+from secure_fl.federation.releases.run_state import RunState
 from secure_fl.files import (
     held,
     is_file,

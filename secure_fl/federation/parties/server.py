@@ -27,9 +27,9 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
+from secure_fl.federation.parties.party import Message, typed_files
 from secure_fl.federation.parties.server_flow import ServerFlow
 from secure_fl.federation.parties.server_record import Stage, keys_facts
-from secure_fl.federation.party import Message, typed_files
 from secure_fl.federation.wire import Post, route, shown
 from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.steps import claimed

@@ -12,10 +12,10 @@ from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.parties.attempt import Attempt, Deadlines, Journals
 from secure_fl.federation.parties.claims import Claim
 from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.party import RefusalLog
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
 from secure_fl.federation.parties.server_record import Journal, Stage
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import RefusalLog
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Schedule

@@ -9,7 +9,7 @@ from typing import Any
 from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_base64, from_hex, to_base64
-from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.calling import Call
 from secure_fl.federation.parties.claims import Claim
 from secure_fl.federation.parties.keyring import grant_expected
 from secure_fl.federation.plan import Plan

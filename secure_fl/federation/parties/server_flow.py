@@ -9,13 +9,13 @@ from typing import Any
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import SecureFLError, SecureSumError
-from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_group
+from secure_fl.federation.parties.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.claims import Claim, enough, majority
+from secure_fl.federation.parties.party import Message, reason_of
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_base import ServerBase
 from secure_fl.federation.parties.server_record import Stage, call_facts, refused_facts, sum_facts
-from secure_fl.federation.party import Message, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import route, shown
 from secure_fl.secure_sum.block_codec import server_cipher

@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 from secure_fl.crypto.envelope import Header, Phase
-from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.calling import Call
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.transcript import START, Line
-from secure_fl.federation.transcript_entries import entry_of
+from secure_fl.federation.transcript.chain import START, Line
+from secure_fl.federation.transcript.entries import entry_of
 from secure_fl.federation.wire import shown
 from secure_fl.he.ceremony import Epoch
 from secure_fl.secure_sum.plan import RoundPlan

@@ -33,15 +33,15 @@ from secure_fl.crypto.strict_json import (
     to_base64,
 )
 from secure_fl.errors import SecureFLError, SecureSumError
-from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
+from secure_fl.federation.parties.calling import ATTEMPTS, Call, round_plans
+from secure_fl.federation.parties.party import Message
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.server_record import Journal, Stage, going_on
-from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
 from secure_fl.federation.program import Schedule
-from secure_fl.federation.transcript_entries import EndEntry, RoundEntry
+from secure_fl.federation.transcript.entries import EndEntry, RoundEntry
 from secure_fl.federation.wire import read_place, shown
 from secure_fl.files import is_file, listed
 from secure_fl.secure_sum.block_codec import server_cipher

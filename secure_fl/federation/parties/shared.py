@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 from blake3 import blake3
 
 from secure_fl.crypto.strict_json import canonical
-from secure_fl.federation.calling import Call
-from secure_fl.federation.following import Checked
+from secure_fl.federation.parties.calling import Call
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
+from secure_fl.federation.transcript.following import Checked
 from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.secure_sum.block_codec import (
     ClientCipher,

@@ -19,15 +19,15 @@ from secure_fl.federation.asks import (
     TrainPool,
     step_of,
 )
-from secure_fl.federation.budget import digest_of
-from secure_fl.federation.client_plan import ClientPlan
-from secure_fl.federation.local import Local
+from secure_fl.federation.factory.client_plan import ClientPlan
+from secure_fl.federation.factory.updates import Updates
+from secure_fl.federation.local.local import Local
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.protections.open import Open
 from secure_fl.federation.protections.protection import Protection, Trained
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.budget import digest_of
 from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.updates import Updates
 from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.client_level import norm_of
 from secure_fl.privacy.ledger import Release

@@ -27,17 +27,17 @@ from secure_fl.federation.asks import (
     VoteCentre,
     step_of,
 )
-from secure_fl.federation.example_plan import (
+from secure_fl.federation.factory.example_plan import (
     ExamplePlan,
     choice_of,
     chooses_by_loss,
     chooses_in,
     plan_examples,
 )
-from secure_fl.federation.local import Local
-from secure_fl.federation.private_paths import TrainingPath, Views
+from secure_fl.federation.factory.private_paths import TrainingPath, Views
+from secure_fl.federation.local.local import Local
 from secure_fl.federation.protections.protection import Protection, Trained
-from secure_fl.federation.releasing import Releasing
+from secure_fl.federation.releases.releasing import Releasing
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score

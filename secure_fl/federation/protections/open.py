@@ -15,7 +15,7 @@ from secure_fl.federation.asks import (
     TrainEncoder,
     TrainPool,
 )
-from secure_fl.federation.local import Local
+from secure_fl.federation.local.local import Local
 from secure_fl.federation.protections.protection import Protection, Trained
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.pools.pool_set import PoolSet

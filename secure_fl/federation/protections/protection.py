@@ -21,9 +21,9 @@ from secure_fl.federation.asks import (
     Training,
     TrainPool,
 )
+from secure_fl.federation.factory.updates import Updates
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.updates import Updates
 from secure_fl.privacy.ledger import Release
 
 

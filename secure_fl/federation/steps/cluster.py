@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from secure_fl.config import PoolsConfig
 from secure_fl.federation.asks import TrainPool
 from secure_fl.federation.observe import Seen, of_choices, of_steps, of_training
-from secure_fl.federation.pools import draw_pools, get_guide, get_pools, with_pools
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.state import State
+from secure_fl.federation.steps.pools import draw_pools, get_guide, get_pools, with_pools
 from secure_fl.federation.steps.step import Answer, UpdateStep
 from secure_fl.federation.summing import Summed
 from secure_fl.pools.monitor import PoolHealth, pool_health

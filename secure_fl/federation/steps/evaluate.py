@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.asks import PoolScore, ScorePools
+from secure_fl.federation.factory.updates import counts_on
 from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.observe import Seen, of_choices
-from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.record import Metrics, SummedTest
+from secure_fl.federation.run_folder.metrics import Metrics, SummedTest
 from secure_fl.federation.state import State
+from secure_fl.federation.steps.pools import get_guide, get_pools
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
-from secure_fl.federation.updates import counts_on
 from secure_fl.pools.monitor import pool_health
 from secure_fl.secure_sum.grid import Grid
 

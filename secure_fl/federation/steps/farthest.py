@@ -16,10 +16,10 @@ from torch import Tensor
 from secure_fl.errors import ConfigError
 from secure_fl.federation.asks import ScorePools, TrainCandidate
 from secure_fl.federation.observe import Seen
-from secure_fl.federation.pools import draw_pools, get_pools, with_pools
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.state import State
+from secure_fl.federation.steps.pools import draw_pools, get_pools, with_pools
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Grid

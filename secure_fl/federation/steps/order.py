@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.steps.cluster import Cluster
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.farthest import Farthest

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from secure_fl.config import PretrainConfig
 from secure_fl.federation.asks import TrainEncoder
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.observe import Seen, of_steps, of_training
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, UpdateStep
 from secure_fl.federation.summing import Summed

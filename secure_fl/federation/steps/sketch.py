@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from secure_fl.federation.asks import GiveCentre, GiveSketch, VoteCentre
+from secure_fl.federation.factory.sketch_form import FARTHEST
 from secure_fl.federation.observe import Seen
-from secure_fl.federation.pools import draw_pools, with_pools
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.record import Metrics
-from secure_fl.federation.sketch_form import FARTHEST
+from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.state import State
+from secure_fl.federation.steps.pools import draw_pools, with_pools
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start

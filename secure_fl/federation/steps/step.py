@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from secure_fl.config import OptimiserConfig, PoolsConfig, PretrainConfig
-from secure_fl.federation.factory import Factory
+from secure_fl.federation.factory.factory import Factory
+from secure_fl.federation.factory.updates import Moved, Updates
 from secure_fl.federation.facts import PublicFacts
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.record import Metrics
+from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Opening, Summed
-from secure_fl.federation.updates import Moved, Updates
 from secure_fl.secure_sum.grid import Blocks, Grid
 
 if TYPE_CHECKING:

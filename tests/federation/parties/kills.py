@@ -16,20 +16,20 @@ from federation.parties.toy_federation import Toy, ToyAnswers, identities, plan_
 
 from secure_fl.crypto.identities import Identity
 from secure_fl.engines.queue import Queue
-from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.following import KeptFollower
 from secure_fl.federation.parties.authority_store import KeptAuthority
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.parties.client_store import KeptClient
+from secure_fl.federation.parties.party import Message, Party
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
-from secure_fl.federation.party import Message, Party
-from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.run_state import RunState
+from secure_fl.federation.releases.box import ReleaseBox
+from secure_fl.federation.releases.budget import BudgetGate
+from secure_fl.federation.releases.run_state import RunState
 from secure_fl.federation.state import State
-from secure_fl.federation.transcript import Line, Transcript
-from secure_fl.federation.transcript_entries import plan_facts
+from secure_fl.federation.transcript.chain import Line, Transcript
+from secure_fl.federation.transcript.entries import plan_facts
+from secure_fl.federation.transcript.following import KeptFollower
 from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release

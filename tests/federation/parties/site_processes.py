@@ -14,19 +14,19 @@ from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.pipes import Ask
-from secure_fl.federation.installed import code_digest
 from secure_fl.federation.parties.authority_store import KeptAuthority
 from secure_fl.federation.parties.client_store import KeptClient
+from secure_fl.federation.parties.party import Party
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
-from secure_fl.federation.party import Party
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.plan_terms import SOURCE
-from secure_fl.federation.policy import Policy
+from secure_fl.federation.policy.installed import code_digest
+from secure_fl.federation.policy.policy import Policy
+from secure_fl.federation.policy.terms import SOURCE
 from secure_fl.federation.site import LocalSite, program_of
-from secure_fl.federation.transcript import Transcript
-from secure_fl.federation.transcript_entries import plan_facts
+from secure_fl.federation.transcript.chain import Transcript
+from secure_fl.federation.transcript.entries import plan_facts
 
 MAKE = "federation.parties.site_processes:make_party"
 CLIENTS = 6

@@ -14,10 +14,10 @@ from federation.parties.toy_federation import Made, make
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.engines.queue import Tap
-from secure_fl.federation.following import Follower
 from secure_fl.federation.parties.server_record import Journal
-from secure_fl.federation.transcript import Transcript
-from secure_fl.federation.transcript_entries import plan_facts
+from secure_fl.federation.transcript.chain import Transcript
+from secure_fl.federation.transcript.entries import plan_facts
+from secure_fl.federation.transcript.following import Follower
 from secure_fl.federation.wire import Wire, route
 from secure_fl.secure_sum import client as round_client
 from secure_fl.secure_sum import key_directory

@@ -11,8 +11,8 @@ from federation.parties.kills import Federation, Kind, seeds
 from federation.parties.toy_federation import Sampled, Short, Toy
 
 from secure_fl.crypto.identities import Identity
-from secure_fl.federation.transcript_entries import RoundEntry, SumEntry
-from secure_fl.federation.verify_rounds import Rounds
+from secure_fl.federation.transcript.entries import RoundEntry, SumEntry
+from secure_fl.federation.verify.rounds import Rounds
 
 KINDS = {
     "masks": Kind("masked"),

@@ -11,11 +11,10 @@ from federation.parties.toy_federation import Made, ToyAnswers, make
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import PrivacyError
-from secure_fl.federation import calling
-from secure_fl.federation.parties import ahead
+from secure_fl.federation.parties import ahead, calling
 from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.parties.client_round import ClientRound
-from secure_fl.federation.party import Message
+from secure_fl.federation.parties.party import Message
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route, shown
 from secure_fl.privacy.ledger import Release

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from federation.faulty import resigned
+from federation.parties.faulty import resigned
 from federation.parties.toy_federation import Made, make
 
 from secure_fl.crypto.envelope import Phase

@@ -10,7 +10,7 @@ from federation.parties.toy_federation import Made, make
 
 from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.federation.parties.client import FederationClient
-from secure_fl.federation.party import Message
+from secure_fl.federation.parties.party import Message
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import Place
 from secure_fl.federation.wire import Wire, route, shown

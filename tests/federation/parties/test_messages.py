@@ -10,7 +10,7 @@ from federation.parties.toy_federation import Made, make
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
-from secure_fl.federation.party import Message, Party
+from secure_fl.federation.parties.party import Message, Party
 from secure_fl.federation.wire import Wire, route
 
 

@@ -13,8 +13,8 @@ from federation.parties.toy_federation import Made, Sampled, Short, expected, id
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.engines.queue import Tap
+from secure_fl.federation.parties.party import Message
 from secure_fl.federation.parties.server_flow import ServerFlow
-from secure_fl.federation.party import Message
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 

@@ -19,9 +19,9 @@ from secure_fl.federation.parties.client_store import KeptClient
 from secure_fl.federation.parties.server_record import Stage
 from secure_fl.federation.parties.server_store import KeptServer
 from secure_fl.federation.state import State
-from secure_fl.federation.transcript import Transcript
-from secure_fl.federation.transcript_entries import RoundEntry, SumEntry
-from secure_fl.federation.verify_rounds import Rounds
+from secure_fl.federation.transcript.chain import Transcript
+from secure_fl.federation.transcript.entries import RoundEntry, SumEntry
+from secure_fl.federation.verify.rounds import Rounds
 from secure_fl.federation.wire import route
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.steps import Step

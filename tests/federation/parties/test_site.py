@@ -14,9 +14,9 @@ from federation.parties.site_processes import CLIENTS, MAKE, make_party, prepare
 from secure_fl.crypto.envelope import Phase
 from secure_fl.engines.pipes import Remote
 from secure_fl.engines.queue import Queue
-from secure_fl.federation.transcript import Transcript
-from secure_fl.federation.transcript_entries import SumEntry
-from secure_fl.federation.verify_rounds import Rounds
+from secure_fl.federation.transcript.chain import Transcript
+from secure_fl.federation.transcript.entries import SumEntry
+from secure_fl.federation.verify.rounds import Rounds
 from secure_fl.federation.wire import route
 from secure_fl.privacy.ledger import PrivacyLedger
 

@@ -15,9 +15,9 @@ from secure_fl.engines.queue import Here, Queue, Tap
 from secure_fl.federation.parties.attempt import Deadlines
 from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
+from secure_fl.federation.parties.party import Party
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Party
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State

@@ -12,8 +12,8 @@ from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.engines.pipes import Ask
 from secure_fl.federation.parties.client import FederationClient, Site
+from secure_fl.federation.parties.party import Party
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.party import Party
 
 MAKE = "federation.parties.toy_processes:make_party"
 

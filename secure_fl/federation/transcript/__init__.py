@@ -1,0 +1,1 @@
+"""What happened in a federation, as a chain of typed entries, and how a client follows it."""

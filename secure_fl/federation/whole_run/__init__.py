@@ -1,0 +1,1 @@
+"""A run in one process: what it begins with, how it goes on longer, what it ends with."""
