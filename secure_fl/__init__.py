@@ -17,9 +17,8 @@ Names are imported when they are used: `import secure_fl` loads neither torch no
 
 What else there is to import is in the rooms, each of which lists its names: `secure_fl.data`,
 `models`, `objectives`, `training`, `pools`, `privacy`, `crypto`, `he`, `secure_sum`, `federation`,
-`engines`,
-`baselines`, `callbacks`, `audit`, `report`, `config`; and in `secure_fl.errors`, `secure_fl.export`
-and `secure_fl.sklearn`.
+`engines`, `estimate`, `finished`, `baselines`, `callbacks`, `audit`, `report`, `config`; and in
+`secure_fl.errors`, `secure_fl.export` and `secure_fl.sklearn`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What a run will take, before it takes it.
+"""What a run will take, before it takes it; and what would make it fail, before it begins
+(`planning`, `preflight`).
 
 Public names, each imported when it is used: `estimate` gives an `Estimate`, with a `PhaseCost` for
 each phase; `sample_state` is a state of zeros of a run's shapes.
