@@ -262,7 +262,7 @@ def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: 
     plain = Federation(robust("none", ONE_ROUND), data=images).factory
     form = program_of(Federation(robust("none", ONE_ROUND), data=images)).steps[0].form(0)
     assert form.opening == Opening(plain.grid("pretrain").codec.bound)
-    assert isinstance(Summing(plain.config.security, 9).begin(form), ProtectedSum)
+    assert isinstance(Summing(plain.facts.config.security, 9).begin(form), ProtectedSum)
 
 
 @pytest.mark.parametrize(

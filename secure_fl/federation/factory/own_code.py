@@ -32,7 +32,7 @@ def encoder_maker(
     """
     if encoder is None:
         return lambda seed: build_encoder(config.model, shape, seed)
-    remedy = "pass a module that maps [N, *shape] to [N, features], or `seed -> module`"
+    remedy = "pass an nn.Module that maps [N, *shape] to [N, features], or `seed -> module`"
     if isinstance(encoder, type):
         remedy = f"pass {encoder.__name__}(), or a function `seed -> module`"
         raise ModelError("is a class", "encoder", encoder.__name__, remedy)

@@ -20,12 +20,13 @@ from unittest.mock import patch
 
 import pytest
 from federation.parties.faulty import FullDisk, Wrapped
-from federation.parties.kills import Federation
-from federation.parties.toy_federation import identities
+from federation.parties.kills import Federation, Kind
+from federation.parties.toy_federation import Toy, identities
 from federation.parties.trials import KINDS, trial
 
 from secure_fl.engines.queue import Here, Queue
 from secure_fl.errors import FileError
+from secure_fl.federation.parties.participant import PATIENCE
 from secure_fl.federation.parties.party import Message, Party
 
 CALLS = ["open", "write", "fsync", "ftruncate", "replace", "unlink", "link", "mkdir", "fchmod"]
@@ -114,13 +115,16 @@ class Outcome:
 
 
 def run(folder: Path, kind: tuple[str, str], victim: str, system: Refusing, people: Any) -> Outcome:
-    made = Federation(folder, *kind, people=people, rounds=2)
+    made = Federation(folder, Kind(*kind, Toy(4, 2)), people=people)
     parties: list[Any] = [made.server(), *map(made.client, made.names)]
     parties += [made.keeper()] if made.authority else []
     watched = next(Watched(one, system) for one in parties if one.name == victim)
     hosts = [watched if one.name == victim else one for one in parties]
+    queue = Queue([Here(hosts[:1]), others := Here(hosts[1:])], "server")
     with system.over_files():
-        Queue([Here(hosts[:1]), Here(hosts[1:])], "server").run(most=60)
+        queue.run(most=60)
+        others.tick(queue.now + PATIENCE)  # who could not write says that it is there
+        queue.run(most=60)
     failed = parties[0].failed
     ended = "" if failed is None else str(getattr(failed, "reason", failed.code))
     clients = [one for one in parties if one.name in made.names and one.state is not None]
