@@ -90,11 +90,6 @@ class Log:
             self._file.write(item)
             self._sizes.append(len(item))
 
-    def __deepcopy__(self, memo: object) -> Log:
-        copy = Log()
-        copy.extend(self)
-        return copy
-
     def __del__(self) -> None:
         self._file.close()
 

@@ -23,33 +23,20 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import cache
-from types import MappingProxyType
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 from federation.parties.toy_federation import Made, identities, make
 from fuzz.bad_messages import Bad, Signers, unsigned
+from fuzz.copies import whole_things
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
-from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Queue, Tap
 from secure_fl.federation.parties.party import Party
-from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.plan import Plan
-from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
-from secure_fl.he.bfv import BfvClient, BfvHolder, BfvServer
-from secure_fl.he.cipher_sum import CipherSum, KeylessServer
-from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
-from secure_fl.he.parameters import BFV_4096
-from secure_fl.he.seal_bridge import SealBridge
-from secure_fl.secure_sum.plan import RoundPlan
-from secure_fl.secure_sum.steps import Refusal
 
 MOST_MEMORY = 256 << 20
 """Bytes by which the process may grow in a run."""
@@ -60,8 +47,6 @@ MOST_WAITS, MOST_DELIVERED = 120, 3_000
 """Of a run in which somebody lies: deadlines, and messages."""
 EACH = 12
 """Bad messages of each sort before a good one."""
-_KEYS = (SecretKey, PublicKey, HolderKey, SealBridge, BfvClient, BfvServer, BfvHolder)
-_WHOLE = (Identity, Roster, Plan, RoundPlan, Shared, State, Refusal, *_KEYS)
 
 
 @dataclass(frozen=True)
@@ -162,31 +147,6 @@ def footprint(party: Any) -> object:
         facts += [(name, one._state.encode()) for name, one in party._sums.items()]
     keys_ = None if keyring is None else (keyring.fingerprint, keyring.secret)
     return repr((state, keys_, facts, party.due))
-
-
-@cache
-def _adder() -> KeylessServer:
-    return KeylessServer(BFV_4096, bytes(32))
-
-
-def other_sum(one: CipherSum, memo: object) -> CipherSum:
-    """A running sum to go on with apart; the library's ciphertexts in it come to numbers first."""
-    words = _adder().words(one) if one.grown else one.words
-    return replace(one, words=words.copy(), grown=[], seeds=set(one.seeds))
-
-
-@contextmanager
-def whole_things() -> Iterator[None]:
-    """While what nobody changes is shared by a party and its copies."""
-    with ExitStack() as stack:
-        for kind in _WHOLE:
-            itself = lambda self, memo: self  # noqa: E731
-            stack.enter_context(patch.object(kind, "__deepcopy__", itself, create=True))
-        stack.enter_context(patch.object(CipherSum, "__deepcopy__", other_sum, create=True))
-        found = copy._deepcopy_dispatch  # type: ignore[attr-defined]
-        atoms = {MappingProxyType: lambda one, memo: one, memoryview: lambda one, memo: one}
-        stack.enter_context(patch.dict(found, atoms))
-        yield
 
 
 def give(party: Party, data: bytes, tally: Tally) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from copy import deepcopy
 
 import pytest
 from hypothesis import given
@@ -66,12 +65,3 @@ def test_a_log_gives_back_what_it_took_in_order(first: list[bytes], more: list[b
     log.extend(more)
     assert list(log) == [*first, *more]
     assert len(log) == len(first) + len(more)
-
-
-def test_a_copy_of_a_log_goes_on_by_itself() -> None:
-    log = Log()
-    log.extend([b"a" * 40_000, b"b" * 40_000])
-    copy = deepcopy(log)
-    copy.extend([b"c"])
-    assert [*copy] == [*log, b"c"]
-    assert len(log) == 2
