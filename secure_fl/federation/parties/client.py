@@ -15,9 +15,8 @@ Not covered: what a server does with its power to leave clients out or to end th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
@@ -354,12 +353,14 @@ class FederationClient(Participant):
 
     def _on_state(self, post: Post) -> Sequence[bytes | memoryview]:
         """A sealed state, with the signatures of those who came to it."""
-        seat, progress, late = self._seated(), self._progress, self._progress.late
+        seat = self._seated()
         self._agree_by(post.place)
         if post.place <= seat.replica.place:
-            return []
+            return self._begin_late()
         digest = from_hex(post.facts["state"], "state", 32)
-        call, form, claims = self._claims(post.facts["call"], unframe(post.rest)[1:])
+        call = Call.read(post.facts["call"])
+        form = seat.replica.program.form(call.place)
+        claims = read_claims(self._wire, seat.plan, form, call, unframe(post.rest)[1:])
         found = list(claims.values()).count(Claim(digest, post.place))
         check_enough(seat.plan, form, 0 if call.place >= post.place else found)
         try:
@@ -367,20 +368,19 @@ class FederationClient(Participant):
         except RefusedError as error:  # it is not the server's doing: another holder is asked
             problem, remedy = "whoever sealed it did not seal that state", "ask another for it"
             raise RefusedError(Reason.WRONG_KEY, problem, "state", error.field, remedy) from None
-        if late is None or late.place != post.place:
+        return self._begin_late()
+
+    def _begin_late(self) -> Sequence[bytes | memoryview]:
+        """Go on with the call that waited for the state of its place, once that is reached."""
+        progress, state = self._progress, self._seated().replica.state
+        late = progress.late
+        if late is None or late.place != state.place:
             return []
-        if late.facts["state"] != digest.hex():
-            raise forked("the server says another state of this place", shown(post.place))
+        if late.facts["state"] != state.digest.hex():
+            raise forked("the server says another state of this place", shown(state.place))
         sent = self._begin(late)
         held, progress.ahead.held, progress.late = progress.ahead.held, b"", None
         return [*sent, *(each.data for each in (self.receive(held) if held else ()))]
-
-    def _claims(
-        self, value: Mapping[str, Any], envelopes: Sequence[bytes]
-    ) -> tuple[Call, Any, Mapping[str, Claim]]:
-        seat, call = self._seated(), Call.read(value)
-        form = seat.replica.program.form(call.place)
-        return call, form, read_claims(self._wire, seat.plan, form, call, envelopes)
 
     def _seated(self) -> Seat:
         if self._seat is None:

@@ -137,6 +137,8 @@ class FederationServer(ServerFlow):
         self._declined.discard(post.sender)
         if back:
             self._silent.pop(post.sender, None)
+            if self._attempt is not None:
+                self._attempt.hear(post.sender)
         if post.sender in self.plan.clients and known is None:
             fingerprint = self._wire.roster.member(post.sender).fingerprint
             facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
