@@ -366,7 +366,7 @@ LIES = {
         Lie(lie_claims, "forked", RoundClient, "_confirm", "FORKED"),
         Lie(lie_state_of_few, "not-agreed", FederationClient, "_on_state", "check_enough("),
         Lie(lie_state_of_another_client, "wrong-key"),
-        Lie(lie_state_of_another_call, "forked", FederationClient, "_on_state", "forked"),
+        Lie(lie_state_of_another_call, "forked", FederationClient, "_begin_late", "forked"),
         Lie(lie_old_state_again, "", FederationClient, "_on_state", "post.place <= "),
     ]
 }
