@@ -130,7 +130,7 @@ def run(command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
         monkeypatch.setattr(check, "interpreted", lambda: iter(interpreted))
         monkeypatch.setattr(matrix, "jobs", jobs)
         monkeypatch.setattr(matrix, "examine", lambda job, snapshot: list(verdicts))
-        monkeypatch.setattr(command, "out", Console(file=page, width=200))
+        monkeypatch.setattr(command, "out", Console(file=page, width=200, markup=False))
         try:
             command.check(list(targets), every, every)
         except Exception as error:
@@ -197,7 +197,7 @@ def test_an_interpreting_process_is_refused(
 def test_without_triton_the_processor_is_checked_and_the_remedy_named(
     run: Callable[..., Said], command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr("secure_fl.errors.find_spec", lambda name: None)
     said = run()
     assert isinstance(said.ended, DependencyError)
     assert "pip install 'secure-fl[triton]'" in str(said.ended)
