@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import cycle, product
 from pathlib import Path
@@ -204,11 +204,18 @@ def test_a_choice_that_decides_when_keys_are_sent_is_found(
 
 
 def used(riding: Riding) -> Counter[tuple[str, bytes]]:
-    """Every public key, commitment, box and block of upload that was sent."""
+    """What clients sent to the server."""
+    return values_in(
+        data
+        for sender, recipient, data in riding.sent
+        if recipient == "server" and sender.startswith("client")
+    )
+
+
+def values_in(messages: Iterable[bytes]) -> Counter[tuple[str, bytes]]:
+    """Every public key, commitment, box and block of upload in clients' messages of rounds."""
     found = Counter[tuple[str, bytes]]()
-    for sender, recipient, data in riding.sent:
-        if recipient != "server" or not sender.startswith("client"):
-            continue
+    for data in messages:
         for part in envelopes(data):
             header, body = read_header(part), part[read_end(part) :]
             if header.phase == Phase.ADVERTISE:

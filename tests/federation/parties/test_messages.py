@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from federation.parties.faulty import Wrapped
 from federation.parties.toy_federation import Made, make
 
 from secure_fl.crypto.envelope import Phase
@@ -57,23 +58,12 @@ def test_strangers_and_forgers_are_silence_and_a_record() -> None:
     assert made.server.refusals.counts == before
 
 
-class Twice:
+class Twice(Wrapped):
     """A party that is told everything twice, and what it was told long ago."""
 
     def __init__(self, party: Party) -> None:
-        self.party, self.name = party, party.name
+        super().__init__(party)
         self.told, self.said = list[bytes](), set[bytes]()
-
-    @property
-    def over(self) -> bool:
-        return self.party.over
-
-    @property
-    def due(self) -> float | None:
-        return self.party.due
-
-    def tick(self, now: float) -> list[Message]:
-        return self.party.tick(now)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         self.told.append(bytes(data))

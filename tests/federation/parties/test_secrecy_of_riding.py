@@ -16,7 +16,7 @@ import pytest
 import torch
 from federation.parties.test_riding import Lockstep
 from federation.parties.toy_federation import ToyAnswers, make
-from secure_sum.round_helpers import read_end
+from secure_sum.test_secrecy_ahead import values_in
 from secure_sum.test_secrecy_of_rounds import envelopes
 
 from secure_fl.crypto.envelope import Phase, read_header
@@ -26,7 +26,6 @@ from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 from secure_fl.secure_sum import setup
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.messages import Advertise, Boxes
 
 OPENING = (Phase.UPLOAD, Phase.AGREE, Phase.OPEN_COUNTS, Phase.OPEN_POOLS, Phase.APPLY)
 
@@ -40,22 +39,10 @@ def whole(answers: Callable[[int], ToyAnswers] = ToyAnswers) -> Lockstep:
 
 
 def used(lockstep: Lockstep) -> Counter[tuple[str, bytes]]:
-    """Every public key, commitment and box that a client sent, and each block of an upload."""
-    found = Counter[tuple[str, bytes]]()
-    for sender, _, data in lockstep.sent:
-        if sender or route(data).phase >= Phase.HELLO:
-            continue
-        for part in envelopes(data):
-            header, body = read_header(part), part[read_end(part) :]
-            if header.phase == Phase.ADVERTISE:
-                keys = Advertise.decode(body)
-                found.update(("key", each) for each in (keys.sealing, keys.masking))
-                found[("commitment", keys.commitment)] += 1
-            elif header.phase == Phase.SHARE and header.chunk == 0:
-                found.update(("box", box) for _, box in Boxes.decode(body).boxes)
-            elif header.phase == Phase.UPLOAD:
-                found[("block", body)] += 1
-    return found
+    """What clients sent of their rounds."""
+    return values_in(
+        data for sender, _, data in lockstep.sent if not sender and route(data).phase < Phase.HELLO
+    )
 
 
 def test_nothing_of_a_prepared_round_was_used_before() -> None:

@@ -14,6 +14,7 @@ from helpers import make_images, tiny_config
 from secure_fl import Federation, FederationConfig
 from secure_fl.federation.transcript.chain import Line, Transcript, read_lines
 from secure_fl.federation.transcript.entries import facts_of
+from secure_fl.federation.verify.rounds import Rounds
 from secure_fl.privacy.chain import digest
 
 DIGEST = "ab" * 32
@@ -140,3 +141,12 @@ def forge(folder: Path, change: Callable[[Written], object] = lambda _: None) ->
 def of_kind(entries: Written, kind: str) -> dict[str, Any]:
     """The facts of the last entry of a kind."""
     return [facts for each, facts, _ in entries if each == kind][-1]
+
+
+def found_after(run_folder: Path, change: Callable[[Written], None]) -> set[str]:
+    """Fields of which something is found in a record, which was right before the change."""
+    entries = as_written(lines_of(run_folder))
+    assert Rounds().read(chained(entries)).findings == []
+    change(entries)
+    found = Rounds().read(chained(entries)).findings
+    return {each.field.partition(": ")[2].partition("[")[0] for each in found}
