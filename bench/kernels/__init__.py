@@ -7,6 +7,7 @@ people's programs.
     python -m bench.kernels bar                        # the targets, each with its figure
 
 One file a kernel; `measure` times, `memory` weighs, `peers` finds other people's
-programs, `run` walks the sizes, `bar` compares with the targets, `plots` and `page` show
-the rows of `bench/results/kernels.csv`.
+programs, `run` measures one size, `agenda` walks them, `bar` compares with the targets,
+`compare` sets two files side by side, `plots`, `html` and `page` show the rows of
+`bench/results/kernels.csv`.
 """

@@ -1,8 +1,10 @@
 """The targets of the kernels, each with its figure: `python -m bench.kernels bar`.
 
-Ratios are medians over rounds of the ratio within a round, so that what slows a round slows both
-sides of it. They are printed with their 0.2 and 0.8 quantiles. Reduced precision is asked for only
-where the processor has AMX.
+Times are judged by a floor measured in the same rounds on the same processor: the products at the
+speed of one large product, and beside them the exponentials. Ratios to other programs are reported,
+not judged: how slow plain torch is depends on the processor. All are medians over rounds of the
+ratio within a round, so that what slows a round slows both sides of it, printed with their 0.2 and
+0.8 quantiles. Reduced precision is asked for only where the processor has AMX.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from pathlib import Path
 from bench.harness import append_row, provenance
 from bench.kernels import clip, ntxent, ssd, step, uniformity
 from bench.kernels.case import NAIVE, REDUCED, TILES, Case, Kernel, Provider
-from bench.kernels.measure import Timing, relative_error
+from bench.kernels.measure import EXPONENTIALS, MEMORY, PRODUCTS, Timing, relative_error
 from bench.kernels.memory import peak_mib
 from bench.kernels.peers import PACKAGES
-from bench.kernels.run import History, Key, Measured, Options, Say, measure
+from bench.kernels.run import History, Key, Measured, Options, Say, floor_name, measure
 
 CSV = "bar.csv"
 _ROWS = 8192
 _PARAMETERS = 1_000_000
 _LIMIT = 120.0
+_SHARE = 0.8
+_FLOORS = {PRODUCTS: "sgemm floor", MEMORY: "floor of reads"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,13 @@ class Bar:
     Attributes:
         figure: what was found; None where the target does not apply here.
         low, high: its quantiles over rounds, where it is a time.
-        target: what it is to be at least, or at most where `most`.
+        target: what it is to be at least, or at most where `most`; None where it is reported only.
         note: what else belongs to the figure, or why there is none.
     """
 
     name: str
     case: Case
-    target: float
+    target: float | None
     figure: float | None
     low: float | None = None
     high: float | None = None
@@ -48,14 +52,16 @@ class Bar:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where it does not apply."""
-        if self.figure is None:
+        """Whether the target is met; None where it does not apply, or there is none."""
+        if self.figure is None or self.target is None:
             return None
         return self.figure <= self.target if self.most else self.figure >= self.target
 
     @property
     def verdict(self) -> str:
         """`met` in words."""
+        if self.target is None and self.figure is not None:
+            return "reported"
         return {None: "not applicable", True: "met", False: "NOT MET"}[self.met]
 
     def __str__(self) -> str:
@@ -69,9 +75,14 @@ class Bar:
             f"thread{'s' if self.case.threads > 1 else ''}"
         )
         return (
-            f"{self.verdict:>14}  {self.name} [{size}]: {found}{spread}, target "
-            f"{'<=' if self.most else '>='} {self.target:g}{note}"
+            f"{self.verdict:>14}  {self.name} [{size}]: {found}{spread}"
+            f"{', target ' if self.target is not None else ''}{self.wanted}{note}"
         )
+
+    @property
+    def wanted(self) -> str:
+        """The target in words, empty where there is none."""
+        return "" if self.target is None else f"{'<=' if self.most else '>='} {self.target:g}"
 
 
 def measure_bar(
@@ -90,7 +101,7 @@ def measure_bar(
         append_row(CSV, _row(bar, load), where, folder)
     counts = {
         verdict: sum(bar.verdict == verdict for bar in found)
-        for verdict in ("met", "NOT MET", "not applicable")
+        for verdict in ("met", "NOT MET", "reported", "not applicable")
     }
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return found
@@ -108,7 +119,11 @@ def _bars(case: Case, threads: tuple[int, ...], options: Options) -> Iterator[Ba
             yield from _step(replace(at, rows=case.rows // 2), options)
         elif count > processors:
             yield Bar(
-                "NT-Xent, times naive torch", at, 5, None, note=f"there are {processors} processors"
+                "NT-Xent, times naive torch",
+                at,
+                None,
+                None,
+                note=f"there are {processors} processors",
             )
         else:
             yield _times(
@@ -117,17 +132,19 @@ def _bars(case: Case, threads: tuple[int, ...], options: Options) -> Iterator[Ba
                 (TILES, ""),
                 "NT-Xent, times naive torch",
                 at,
-                5,
+                None,
             )
 
 
 def _nt_xent(case: Case, options: Options) -> Iterator[Bar]:
     found = _found(ntxent.KERNEL, case, options, (TILES, REDUCED, NAIVE, ntxent.LIGHTLY))
     tiles, reduced, naive, lightly = (TILES, ""), (REDUCED, ""), (NAIVE, ""), (ntxent.LIGHTLY, "")
-    yield _times(found, naive, tiles, "NT-Xent, times naive torch", case, 5)
-    yield _times(found, naive, reduced, "NT-Xent in reduced precision, times naive torch", case, 10)
-    yield _times(found, lightly, tiles, "NT-Xent, times lightly", case, 8)
-    yield _floor_share(found, "NT-Xent, share of the sgemm floor", case)
+    yield _times(found, naive, tiles, "NT-Xent, times naive torch", case, None)
+    yield _times(
+        found, naive, reduced, "NT-Xent in reduced precision, times naive torch", case, None
+    )
+    yield _times(found, lightly, tiles, "NT-Xent, times lightly", case, None)
+    yield from _floor_shares(found, "NT-Xent", case)
     yield _gradient(found, tiles, "NT-Xent, relative error of the gradient", case, 1e-6)
     yield _gradient(
         found, reduced, "NT-Xent in reduced precision, relative error of the gradient", case, 2e-4
@@ -146,9 +163,9 @@ def _nt_xent(case: Case, options: Options) -> Iterator[Bar]:
 def _uniformity(case: Case, options: Options) -> Iterator[Bar]:
     found = _found(uniformity.KERNEL, case, options, (TILES, uniformity.PDIST))
     yield _times(
-        found, (uniformity.PDIST, ""), (TILES, ""), "uniformity, times the pdist form", case, 15
+        found, (uniformity.PDIST, ""), (TILES, ""), "uniformity, times the pdist form", case, None
     )
-    yield _floor_share(found, "uniformity, share of the sgemm floor", case)
+    yield from _floor_shares(found, "uniformity", case)
 
 
 def _regulariser(case: Case, options: Options) -> Iterator[Bar]:
@@ -181,8 +198,9 @@ def _clip(case: Case, options: Options) -> Iterator[Bar]:
         (clip.NAME, ""),
         "clip and sum, times naive torch; rows are examples, D is parameters",
         at,
-        6,
+        None,
     )
+    yield from _floor_shares(found, "clip and sum", at, clip.NAME, MEMORY)
 
 
 def _step(case: Case, options: Options) -> Iterator[Bar]:
@@ -221,7 +239,7 @@ def _times(
     below: Key,
     name: str,
     case: Case,
-    target: float,
+    target: float | None,
     most: bool = False,
 ) -> Bar:
     """Seconds of `above` over seconds of `below`, round by round."""
@@ -233,10 +251,27 @@ def _times(
     return Bar(name, case, target, middle, low, high, most)
 
 
-def _floor_share(found: Measured, name: str, case: Case) -> Bar:
-    pairs = zip(found.floors["highest"], found.timings[TILES, ""].seconds, strict=True)
-    low, middle, high = Timing([floor / taken for floor, taken in pairs]).quantiles
-    return Bar(name, case, 0.75, middle, low, high)
+def _floor_shares(
+    found: Measured, name: str, case: Case, provider: str = TILES, limit: str = PRODUCTS
+) -> Iterator[Bar]:
+    """The share of what limits it, which is judged, and with exponentials too, which says how much
+    of the rest they are.
+    """
+    taken = found.timings[provider, ""].seconds
+    floors = {
+        part: found.floors[floor_name("highest", part)]
+        for part in (limit, EXPONENTIALS)
+        if floor_name("highest", part) in found.floors
+    }
+    parts = list(zip(*floors.values(), strict=True))
+    shares = [part[0] / seconds for part, seconds in zip(parts, taken, strict=True)]
+    low, middle, high = Timing(shares).quantiles
+    yield Bar(f"{name}, share of the {_FLOORS[limit]}", case, _SHARE, middle, low, high)
+    if len(floors) > 1:
+        whole = [sum(part) / seconds for part, seconds in zip(parts, taken, strict=True)]
+        low, middle, high = Timing(whole).quantiles
+        title = f"{name}, share of the floor of {' and '.join(floors)}"
+        yield Bar(title, case, None, middle, low, high)
 
 
 def _gradient(found: Measured, key: Key, name: str, case: Case, target: float) -> Bar:
@@ -260,7 +295,7 @@ def _row(bar: Bar, load: float) -> dict[str, object]:
         "figure": short(bar.figure),
         "y20": short(bar.low),
         "y80": short(bar.high),
-        "target": f"{'<=' if bar.most else '>='} {bar.target:g}",
+        "target": bar.wanted,
         "verdict": bar.verdict,
         "note": bar.note,
         "load": round(load, 2),

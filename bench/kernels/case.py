@@ -60,6 +60,11 @@ def no_floor(*_: object) -> None:
     """No floor is known."""
 
 
+def quadratic(case: Case) -> float:
+    """Flops of one matrix of similarities."""
+    return 2.0 * case.rows**2 * case.dimension
+
+
 def no_bytes(_: Case) -> float:
     """Memory is no question."""
     return 0.0
@@ -125,12 +130,17 @@ class Provider:
 
 @dataclass(frozen=True)
 class Floor:
-    """What the best method cannot do without: `amount` flops of matrix products, or times the first
-    input is read from memory.
+    """What the best method cannot do without.
+
+    Attributes:
+        flops: of matrix products.
+        exps: exponentials.
+        reads: times that the first input is read from memory.
     """
 
-    kind: Literal["flops", "reads"]
-    amount: float
+    flops: float = 0.0
+    exps: float = 0.0
+    reads: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,7 @@ class Kernel:
         tiles64: setting -> a program that is exact in float64 without the memory, for sizes `exact`
             cannot have.
         floor: for the share of it that a provider reaches.
+        work: about how many flops a call does, to begin with the cheapest.
         backward: whether the gradient by the inputs is computed and timed too.
         baseline: the provider that `times_naive` compares with, within a setting.
         rows, dimensions: sizes measured unless others are asked for; `full_rows` and
@@ -158,6 +169,7 @@ class Kernel:
     exact_bytes: Callable[[Case], float] = no_bytes
     tiles64: Callable[[str], Function] | None = None
     floor: Callable[[Case, str], Floor | None] = no_floor
+    work: Callable[[Case], float] = quadratic
     backward: bool = True
     baseline: str = NAIVE
     rows: tuple[int, ...] = (256, 1024, 4096, 8192)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.harness import RESULTS
+from bench.kernels.agenda import Cell, walk
 from bench.kernels.case import Case, Kernel
 from bench.kernels.registry import NAMES, kernel
-from bench.kernels.run import Options, walk
+from bench.kernels.run import Options
 
+_WHAT = (*NAMES, "all", "bar", "plot", "page")
 _FULL_LIMIT = 120.0
 _FULL_BUDGET = 300.0
 
@@ -23,10 +25,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "what",
-        nargs="+",
-        choices=[*NAMES, "all", "bar", "plot", "page"],
-        help="kernels, or: all; bar; plot; page",
+        nargs="*",
+        help=f"any of: {', '.join(_WHAT)}",
         metavar="WHAT",
+    )
+    made.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="set two CSVs side by side instead of measuring; ends with 1 at a regression",
     )
     made.add_argument("--rows", type=int, nargs="+", help="sizes; of bar the first (default 8192)")
     made.add_argument(
@@ -55,10 +63,11 @@ def _add_limits(made: argparse.ArgumentParser) -> None:
         help=f"samples of each provider (default {Options.rounds})",
     )
     made.add_argument(
-        "--budget",
+        "--seconds",
         type=float,
         help=f"seconds of timing a size, at least three rounds (default {Options.budget:g})",
     )
+    made.add_argument("--budget", type=float, help="minutes that all sizes together may take")
     made.add_argument(
         "--limit",
         type=float,
@@ -96,31 +105,51 @@ def cases_of(chosen: Kernel, options: argparse.Namespace) -> list[Case]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what is asked for, in order."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.compare:
+        raise SystemExit(_compare(*options.compare))
+    if not options.what or not set(options.what) <= set(_WHAT):
+        made.error(f"say what to measure, of {', '.join(_WHAT)}")
     settings = Options(
         options.rounds,
-        options.budget or (_FULL_BUDGET if options.full else Options.budget),
+        options.seconds or (_FULL_BUDGET if options.full else Options.budget),
         options.limit or (_FULL_LIMIT if options.full else Options.limit),
         options.memory,
     )
     names = [name for what in options.what for name in (NAMES if what == "all" else [what])]
-    failed = False
-    for name in dict.fromkeys(names):
-        if name == "bar":
-            failed |= _bar(options, settings)
-        elif name == "page":
-            from bench.kernels.page import write_page
-
-            say(f"wrote {write_page(options.out)}")
-        elif name != "plot":
-            walk(kernel(name), cases_of(kernel(name), options), settings, options.out, say)
+    kernels = [kernel(name) for name in dict.fromkeys(names) if name in NAMES]
+    cells = [Cell(chosen, case) for chosen in kernels for case in cases_of(chosen, options)]
+    if cells:
+        walk(cells, settings, options.out, say, options.budget)
+    failed = "bar" in names and _bar(options, settings)
     if options.plot or "plot" in names:
         from bench.kernels.plots import draw_all
 
         for path in draw_all(options.out):
             say(f"wrote {path}")
+    if "page" in names:
+        from bench.kernels.html import write_html
+        from bench.kernels.page import write_page
+
+        say(f"wrote {write_html(options.out)}")
+        say(f"wrote {write_page(options.out)}")
     if failed and options.strict:
         raise SystemExit(1)
+
+
+def _compare(before: Path, after: Path) -> int:
+    """Tell of two files; the exit code."""
+    from bench.kernels.compare import compare, lines
+
+    try:
+        found = compare(before, after)
+    except (FileNotFoundError, ValueError) as error:
+        say(str(error))
+        return 2
+    for line in lines(found):
+        say(line)
+    return int(found.regressed)
 
 
 def _bar(options: argparse.Namespace, settings: Options) -> bool:
@@ -131,7 +160,7 @@ def _bar(options: argparse.Namespace, settings: Options) -> bool:
     bars = measure_bar(
         case,
         tuple(options.threads or (1, 2)),
-        replace(settings, budget=options.budget or _FULL_BUDGET),
+        replace(settings, budget=options.seconds or _FULL_BUDGET),
         options.out,
         say,
     )

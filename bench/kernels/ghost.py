@@ -66,6 +66,7 @@ KERNEL = Kernel(
     providers=tuple(provider for steps in STEPS for provider in _providers(steps)),
     exact=lambda setting: _naive(_steps(setting)),
     exact_bytes=lambda case: 2 * _bytes(case),
+    work=lambda case: 2.0 * max(STEPS) * case.rows * case.dimension**2,
     backward=False,
     rows=(64,),
     full_rows=(16, 64, 256),

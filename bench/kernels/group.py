@@ -54,6 +54,7 @@ KERNEL = Kernel(
     inputs=lambda case: case.views(case.rows),
     providers=tuple(provider for size in SIZES for provider in _providers(size)),
     exact=lambda setting: _naive(_size(setting)),
+    work=lambda case: 2.0 * case.rows * max(SIZES) * case.dimension,
     rows=(4096,),
     full_rows=(1024, 4096, 16384),
 )

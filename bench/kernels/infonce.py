@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bench.kernels.case import Floor, Kernel, Provider
-from bench.kernels.peers import inf_cl, inf_cl_missing
+from bench.kernels.case import Floor, Kernel
 from bench.kernels.providers import compiled_naive, naive, ours, square_bytes
 from secure_fl_kernels import functional, reference
 
 TEMPERATURE = 0.2
-INF_CL = "Inf-CL"
 
 
 def _ours(q: Tensor, k: Tensor) -> Tensor:
@@ -29,16 +27,10 @@ KERNEL = Kernel(
         *ours(_ours),
         naive(_naive, square_bytes(14)),
         compiled_naive(_naive, square_bytes(6)),
-        Provider(
-            INF_CL,
-            lambda _: inf_cl(TEMPERATURE),
-            lambda case: 40.0 * case.rows * case.dimension,
-            lambda _: inf_cl_missing(),
-        ),
     ),
     exact=lambda _: _naive,
     exact_bytes=square_bytes(28),
     tiles64=lambda _: _ours,
-    floor=lambda case, _: Floor("flops", 8 * case.rows**2 * case.dimension),
+    floor=lambda case, _: Floor(8 * case.rows**2 * case.dimension, 2 * case.rows**2),
     rows=(1024, 4096),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 
 import torch
@@ -131,16 +132,32 @@ def _sample(
     timing.seconds.append(total / loops)
 
 
-def floor_of(floor: Floor, kernel: Kernel, case: Case, precision: str) -> Callable[[], float]:
-    """A function that does a piece of the floor's work and returns the seconds that all of it
-    would take.
+PRODUCTS, EXPONENTIALS, MEMORY = "products", "exponentials", "memory"
+_EXPONENTIALS = 256
+"""Edge of the square whose exponentials are timed: it stays in a core's second cache."""
+
+
+def floors_of(
+    floor: Floor, kernel: Kernel, case: Case, precision: str
+) -> dict[str, Callable[[], float]]:
+    """By what limits, functions that do a piece of the floor's work and return the seconds that
+    all of it would take; of exponentials the faster of torch's two.
     """
-    if floor.kind == "reads":
+    found: dict[str, Callable[[], float]] = {}
+    if floor.flops:
+        edge = _PRODUCT["cpu" if case.device == "cpu" else "cuda"]
+        square, share = case.random(edge, edge), floor.flops / (2 * edge**3)
+        found[PRODUCTS] = lambda: share * _timed(lambda: square @ square, case, precision)
+    if floor.exps:
+        edge = _EXPONENTIALS if case.device == "cpu" else _PRODUCT["cuda"]
+        some, per = case.random(edge, edge), floor.exps / edge**2
+        out = torch.empty_like(some)
+        either = [partial(each, some, out=out) for each in (torch.exp, torch.exp2)]
+        found[EXPONENTIALS] = lambda: per * min(_timed(work, case, precision) for work in either)
+    if floor.reads:
         largest = max(kernel.inputs(case), key=Tensor.numel)
-        return lambda: floor.amount * _timed(largest.sum, case, "highest")
-    edge = _PRODUCT["cpu" if case.device == "cpu" else "cuda"]
-    square = case.random(edge, edge)
-    return lambda: floor.amount / (2 * edge**3) * _timed(lambda: square @ square, case, precision)
+        found[MEMORY] = lambda: floor.reads * _timed(largest.sum, case, "highest")
+    return found
 
 
 def _timed(work: Callable[[], Tensor], case: Case, precision: str) -> float:

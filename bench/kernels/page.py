@@ -71,7 +71,7 @@ def _kernel(records: list[Record]) -> str:
         "provider",
         "seconds (0.2 to 0.8)",
     ]
-    head += ["times naive", "MiB", "error of value", "of gradient", "share of floor"]
+    head += ["times naive", "MiB", "error of value", "of gradient", "share of floor", "what limits"]
     lines = [line(head), line(["---"] * len(head))]
     for record in sorted(records, key=_order):
         cells = [
@@ -90,6 +90,7 @@ def _kernel(records: list[Record]) -> str:
                 "value_error",
                 "gradient_error",
                 "floor_share",
+                "limits",
             )
         ]
         lines.append(line(cells))
@@ -128,7 +129,7 @@ def _bars(records: list[Record]) -> str:
     for record in kept.values():
         spread = f" ({record['y20']} to {record['y80']})" if record["y20"] else ""
         found = f"{record['figure']}{spread}" if record["figure"] else "–"
-        wanted = record["target"].replace(">=", "≥").replace("<=", "≤")
+        wanted = record["target"].replace(">=", "≥").replace("<=", "≤") or "–"
         size = [record["rows"], record["dimension"], record["threads"]]
         lines.append(line([record["bar"], *size, found, wanted, record["verdict"], record["note"]]))
     return "\n".join(lines)

@@ -1,5 +1,5 @@
-"""Other people's programs: lightly, pytorch-metric-learning, Inf-CL, torch.compile. All optional;
-each says why it is missing.
+"""Other people's programs: lightly, pytorch-metric-learning, torch.compile. All optional; each says
+why it is missing. New ones have a file in `rivals`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from bench.kernels.case import Function
 
 PACKAGES = ("lightly", "pytorch-metric-learning", "inf-cl", "triton")
 INSTALL = "pip install 'secure-fl[bench]'"
-_INF_CL_WIDTH = 256
-"""Inf-CL walks the dimensions in pieces of so many."""
 
 
 def lightly_missing() -> str:
     """Why lightly's NT-Xent cannot run here, or the empty string."""
-    return _reason(_lightly_class)
+    return reason(_lightly_class)
 
 
 def lightly_nt_xent(temperature: float) -> Function:
@@ -41,7 +39,7 @@ def lightly_nt_xent(temperature: float) -> Function:
 
 def metric_learning_missing() -> str:
     """Why pytorch-metric-learning cannot run here, or the empty string."""
-    return _reason(lambda: _metric_learning("SupConLoss"))
+    return reason(lambda: _metric_learning("SupConLoss"))
 
 
 def metric_learning(name: str, temperature: float) -> Function:
@@ -54,29 +52,6 @@ def metric_learning(name: str, temperature: float) -> Function:
         labels = torch.arange(len(z1), device=z1.device).repeat(2)
         value: Tensor = loss(torch.cat([z1, z2]), labels)
         return value
-
-    return function
-
-
-def inf_cl_missing() -> str:
-    """Why Inf-CL cannot run here, or the empty string."""
-    if not torch.cuda.is_available():
-        return "its kernels need a GPU"
-    return _reason(_inf_cl)
-
-
-def inf_cl(temperature: float) -> Function:
-    """Inf-CL's loss of queries and keys on one GPU; it takes unit rows, so torch normalises
-    them first.
-    """
-    program = _inf_cl()
-
-    def function(q: Tensor, k: Tensor) -> Tensor:
-        unit_q, unit_k = torch.nn.functional.normalize(q), torch.nn.functional.normalize(k)
-        value: Tensor = program(
-            unit_q, unit_k, scale=1 / temperature, head_dim=min(q.shape[1], _INF_CL_WIDTH)
-        )
-        return value.mean()
 
     return function
 
@@ -99,7 +74,8 @@ def compiled(function: Function) -> Function:
     return made
 
 
-def _reason(load: Callable[[], object]) -> str:
+def reason(load: Callable[[], object]) -> str:
+    """Why what `load` imports is not there, or the empty string."""
     try:
         load()
     except Exception as error:
@@ -114,11 +90,6 @@ def _reason(load: Callable[[], object]) -> str:
 @cache
 def _metric_learning(name: str) -> Any:
     return getattr(importlib.import_module("pytorch_metric_learning.losses"), name)
-
-
-@cache
-def _inf_cl() -> Any:
-    return importlib.import_module("inf_cl.flash").cal_flash_loss
 
 
 @cache

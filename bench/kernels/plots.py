@@ -1,5 +1,5 @@
-"""Plots of `kernels.csv`: seconds and extra memory against rows, a line a provider, the 0.2 to 0.8
-quantiles as a band.
+"""Plots of `kernels.csv`: seconds, extra memory and share of the floor against rows, a line a
+provider, the 0.2 to 0.8 quantiles as a band.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def file_stem(key: tuple[str, ...]) -> str:
 
 
 def draw(records: list[Record], path: Path) -> Path:
-    """Both panels of one plot, saved as SVG.
+    """The three panels of one plot, saved as SVG.
 
     Raises:
         DependencyError: matplotlib is missing.
@@ -79,15 +79,20 @@ def draw(records: list[Record], path: Path) -> Path:
         raise DependencyError(
             "plots need matplotlib", field="report", value=None, remedy=remedy
         ) from None
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
-    seconds, memory = figure.subplots(1, 2)
+    figure = Figure(figsize=(11.2, 3.4), layout="constrained")
+    seconds, memory, share = figure.subplots(1, 3)
     for number, name in enumerate(dict.fromkeys(record["provider"] for record in records)):
         own = [record for record in records if record["provider"] == name]
         colour = _PLAIN if name == NAIVE else _COLOURS[number % len(_COLOURS)]
         in_order = sorted(own, key=lambda record: int(record["rows"]))
-        _draw_provider(seconds, memory, in_order, name, colour)
+        _draw_provider((seconds, memory, share), in_order, name, colour)
+    ticks = [int(record["rows"]) for record in records]
     for axes, label in ((seconds, "seconds"), (memory, "peak extra memory, MiB")):
-        _finish(axes, label, [int(record["rows"]) for record in records])
+        _finish(axes, label, ticks)
+        if any(len(line.get_xdata()) for line in axes.lines):
+            axes.set_yscale("log")
+    _finish(share, "share of the floor", ticks)
+    share.set_ylim(0, 1)
     figure.suptitle(_title(records[0]), fontsize=9)
     names = seconds.get_legend_handles_labels()
     figure.legend(*names, loc="outside right center", frameon=False, fontsize=7)
@@ -103,26 +108,24 @@ def _title(record: Record) -> str:
     return f"{kernel}, {size}"
 
 
-def _draw_provider(seconds: Axes, memory: Axes, rows: list[Record], name: str, colour: str) -> None:
-    x = [int(row["rows"]) for row in rows]
+def _draw_provider(
+    panels: tuple[Axes, Axes, Axes], rows: list[Record], name: str, colour: str
+) -> None:
+    seconds, memory, share = panels
     low, middle, high = ([float(row[column]) for row in rows] for column in ("y20", "y50", "y80"))
+    x = [int(row["rows"]) for row in rows]
     seconds.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     seconds.plot(x, middle, marker="o", markersize=3, color=colour, label=name)
-    weighed = [row for row in rows if row["peak_mib"] and float(row["peak_mib"]) > 0]
-    memory.plot(
-        [int(row["rows"]) for row in weighed],
-        [float(row["peak_mib"]) for row in weighed],
-        marker="o",
-        markersize=3,
-        color=colour,
-    )
+    for axes, column in ((memory, "peak_mib"), (share, "floor_share")):
+        known = [row for row in rows if row[column] and float(row[column]) > 0]
+        x, y = [int(row["rows"]) for row in known], [float(row[column]) for row in known]
+        axes.plot(x, y, marker="o", markersize=3, color=colour)
 
 
 def _finish(axes: Axes, label: str, rows: list[int]) -> None:
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
     ticks = sorted(set(rows))
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 
 from bench.kernels.case import MIB, NAIVE, REDUCED, TILES, TRITON, Case, Function, Provider
 from bench.kernels.peers import compiled, compiler_missing
+from secure_fl_kernels.processor import has_amx
 
 COMPILED = "torch.compile of naive"
 _BUFFERS = 4 * MIB
 _COPIES = 4
-
-
-@cache
-def has_amx() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in tiles, which is what reduced precision
-    runs on.
-    """
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
 
 
 def tile_bytes(case: Case) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
+from bench.kernels import rivals
 from bench.kernels.case import Kernel
 
 _WHERE = {
@@ -21,11 +23,11 @@ NAMES = tuple(_WHERE)
 
 
 def kernel(name: str) -> Kernel:
-    """The kernel of that name.
+    """The kernel of that name, with the programs of `rivals` behind its own.
 
     Raises:
         KeyError: there is none.
     """
     module, attribute = _WHERE[name]
     found: Kernel = getattr(import_module(f"bench.kernels.{module}"), attribute)
-    return found
+    return replace(found, providers=(*found.providers, *rivals.of(name)))

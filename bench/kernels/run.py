@@ -1,5 +1,5 @@
-"""Walks kernels over sizes: leaves out what cannot fit or would take too long, saying so, and makes
-one row a provider and size.
+"""Measures a kernel at one size: leaves out what cannot fit or would take too long, saying so, and
+makes one row a provider.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.harness import append_row, provenance
 from bench.kernels.case import Case, Inputs, Kernel, Provider, no_bytes
-from bench.kernels.measure import Program, Timing, call, floor_of, interleave, relative_error
+from bench.kernels.measure import (
+    EXPONENTIALS,
+    MEMORY,
+    PRODUCTS,
+    Program,
+    Timing,
+    call,
+    floors_of,
+    interleave,
+    relative_error,
+)
 from bench.kernels.memory import MemoryUnknownError, peak_mib
-from bench.kernels.peers import PACKAGES
 
 CSV = "kernels.csv"
 _PROBE_ROWS = {1: 0, 2: 1024, 3: 256}
@@ -93,8 +101,8 @@ def _identity(kernel: Kernel, provider: Provider, case: Case) -> tuple[object, .
 
 @dataclass
 class Measured:
-    """What `measure` found: timings by provider, reasons of those left out, seconds of each
-    precision's floor, exact results.
+    """What `measure` found: timings by provider, reasons of those left out, seconds of the
+    floors by precision and what limits, exact results.
     """
 
     timings: dict[Key, Timing]
@@ -125,10 +133,10 @@ def measure(
     floors: dict[str, Callable[[], float]] = {}
     for program in programs:
         floor = kernel.floor(case, program.provider.setting)
-        if floor is not None and program.provider.precision not in floors:
-            floors[program.provider.precision] = floor_of(
-                floor, kernel, case, program.provider.precision
-            )
+        precision = program.provider.precision
+        if floor is not None and not any(name.startswith(precision) for name in floors):
+            parts = floors_of(floor, kernel, case, precision)
+            floors |= {floor_name(precision, part): piece for part, piece in parts.items()}
     timings, samples = interleave(programs, floors, kernel, case, options.rounds, options.budget)
     for program in programs:
         history.learn(kernel, program.provider, case, timings[program.provider.key].quantiles[1])
@@ -210,7 +218,7 @@ def rows_of(
         timing = found.timings[provider.key]
         low, middle, high = timing.quantiles
         baseline = found.timings.get((kernel.baseline, provider.setting))
-        floor = Timing(found.floors.get(provider.precision, []))
+        limits = limits_of(found, provider, middle)
         value, gradient = found.exact.get(provider.setting, (None, None))
         row |= {
             "samples": len(timing.seconds),
@@ -221,7 +229,8 @@ def rows_of(
             "value_error": _scientific(relative_error(timing.value, value)),
             "gradient_error": _scientific(relative_error(timing.gradient, gradient)),
             "oracle": found.oracle,
-            "floor_share": round(floor.quantiles[1] / middle, 3) if floor.seconds else "",
+            "floor_share": round(next(iter(limits.values())), 3) if limits else "",
+            "limits": ", ".join(f"{part} {share:.0%}" for part, share in limits.items()),
             "times_naive": f"{baseline.quantiles[1] / middle:.3g}" if baseline else "",
             "load": round(load, 2),
         }
@@ -229,6 +238,20 @@ def rows_of(
         facts = [f"{row[column]} {unit}" for column, unit in units.items() if row[column] != ""]
         say(", ".join([f"  {_label(provider)}: {middle:.4g} s ({low:.4g} to {high:.4g})", *facts]))
         yield row
+
+
+def floor_name(precision: str, part: str) -> str:
+    """Key of a floor's part, such as `highest products`."""
+    return f"{precision} {part}"
+
+
+def limits_of(found: Measured, provider: Provider, seconds: float) -> dict[str, float]:
+    """What share of a call's seconds each part of its floor would take alone; products first."""
+    floors = {
+        part: found.floors.get(floor_name(provider.precision, part), [])
+        for part in (PRODUCTS, EXPONENTIALS, MEMORY)
+    }
+    return {part: Timing(own).quantiles[1] / seconds for part, own in floors.items() if own}
 
 
 def _row(kernel: Kernel, provider: Provider, case: Case) -> Row:
@@ -254,6 +277,7 @@ def _row(kernel: Kernel, provider: Provider, case: Case) -> Row:
                 "gradient_error",
                 "oracle",
                 "floor_share",
+                "limits",
                 "times_naive",
             ),
             "",
@@ -275,18 +299,6 @@ def _weigh(
             raise
         say(f"  {_label(provider)}: memory not measured, {error}")
         return ""
-
-
-def walk(kernel: Kernel, cases: list[Case], options: Options, folder: Path, say: Say) -> None:
-    """Measure the cases, smallest first, and append their rows to the folder's CSV as they come."""
-    history, where = History(), provenance(PACKAGES)
-    for number, case in enumerate(sorted(cases, key=lambda c: (c.dimension, c.threads, c.rows)), 1):
-        say(
-            f"{kernel.name} {number}/{len(cases)}: {case.rows} rows, dimension {case.dimension}, "
-            f"{case.dtype}, {_threads(case)}, {case.device}"
-        )
-        for row in rows_of(kernel, case, options, history, say):
-            append_row(CSV, row, where, folder)
 
 
 def free_bytes(case: Case) -> float:
@@ -326,10 +338,6 @@ def _group_free() -> float | None:
 
 def _label(provider: Provider) -> str:
     return f"{provider.name} [{provider.setting}]" if provider.setting else provider.name
-
-
-def _threads(case: Case) -> str:
-    return f"{case.threads} thread" + ("s" if case.threads > 1 else "")
 
 
 def _scientific(value: float | None) -> str:

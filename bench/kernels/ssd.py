@@ -132,7 +132,7 @@ ALIGN_UNIFORMITY = Kernel(
     exact=lambda setting: _exact("align_uniformity", setting),
     exact_bytes=square_bytes(92),
     tiles64=lambda setting: _tiles64("align_uniformity", setting),
-    floor=lambda case, _: Floor("flops", 2 * 3 * case.rows**2 * case.dimension),
+    floor=lambda case, _: Floor(2 * 3 * case.rows**2 * case.dimension, case.rows**2),
     rows=(1024, 4096),
 )
 
@@ -145,6 +145,6 @@ NT_XENT = Kernel(
     exact=lambda setting: _exact("nt_xent", setting),
     exact_bytes=square_bytes(28),
     tiles64=lambda setting: _tiles64("nt_xent", setting),
-    floor=lambda case, _: Floor("flops", 4 * case.rows**2 * case.dimension),
+    floor=lambda case, _: Floor(4 * case.rows**2 * case.dimension, case.rows**2),
     rows=(1024, 4096),
 )

@@ -29,6 +29,7 @@ TEMPERATURE = 0.5
 KERNELS = "kernels"
 STEP, STEP_WITHOUT_VIEWS, LOSS = "step", "step, views given", "loss alone"
 _BYTES_PER_ROW = 300_000
+_FLOPS_PER_ROW = 3e7
 
 
 def _step(case: Case, augment: Augmentation) -> Function:
@@ -94,6 +95,7 @@ KERNEL = Kernel(
         for setting, make in _MADE.items()
         for name, request in _REQUESTS.items()
     ),
+    work=lambda case: _FLOPS_PER_ROW * case.rows + 2.0 * case.rows**2 * case.dimension,
     backward=False,
     rows=(4096,),
     full_rows=(1024, 4096, 8192),

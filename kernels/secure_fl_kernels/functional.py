@@ -1,9 +1,20 @@
 """The losses that callers use: checked, dispatched to the fastest valid implementation, and
 computed outside autocast.
 
-Definitions, shapes and edges are those of `reference`. Functions that return several losses compute
-them in one pass. Half-precision rows are computed in float32 on the processor; Triton takes them as
-they are and sums in float32.
+Definitions and edges are those of `reference`. Functions that return several losses compute them in
+one pass.
+
+Shapes: rows are `[N, D]`, N examples of D features, on one device, and need not have unit length. A
+loss is a scalar, and its gradient has the rows' shape and dtype.
+
+Dtypes: float64, float32, bfloat16 and float16. The result is float64 for float64 and float32 for
+all others, whose sums are float32 too: half-precision rows are widened on the processor, and Triton
+takes them as they are. In float16 the gradient by a row shorter than about 1e-5 can be beyond that
+dtype's range, and is infinite then, as plain torch's is.
+
+Every function raises TypeError where it is not given floating-point tensors, ValueError where
+shapes do not fit or a setting is impossible (a temperature that is not positive, say), and
+`ProviderError`, a ValueError, where `SECURE_FL_KERNELS` asks for what cannot compute them.
 """
 
 from __future__ import annotations
@@ -29,8 +40,11 @@ def _outside_autocast(loss: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(loss)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        first = args[0] if args else next(iter(kwargs.values()))
-        assert isinstance(first, Tensor)
+        given = (*args, *kwargs.values())
+        first = next((each for each in given if isinstance(each, Tensor)), None)
+        if first is None:
+            kinds = ", ".join(type(each).__name__ for each in given)
+            raise TypeError(f"tensors are needed, not {kinds or 'nothing'}")
         with torch.autocast(first.device.type, enabled=False):
             return loss(*args, **kwargs)
 
@@ -44,7 +58,11 @@ spectral_attraction = _outside_autocast(reference.spectral_attraction)
 
 @_outside_autocast
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
-    """SimCLR's loss over two views `[N, D]`; see `reference.nt_xent_loss`."""
+    """SimCLR's loss over two views `[N, D]`; see `reference.nt_xent_loss`.
+
+    Args:
+        temperature: divides the cosines; positive. SimCLR used 0.1 to 0.5.
+    """
     return _nt_xent(z1, z2, temperature, None)[0]
 
 
@@ -60,7 +78,12 @@ def nt_xent_dsr_loss(
 
 @_outside_autocast
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
-    """Uniformity of `[N, D]`; see `reference.uniformity_loss`."""
+    """Uniformity of `[N, D]`, N ≥ 2; see `reference.uniformity_loss`.
+
+    Args:
+        t: sharpness of the Gaussian on the sphere; positive.
+    """
+    reference.positive("t", t)
     fits = uniform.fits(t, _computed(z))
     provider, (z,) = _prepared((z,), len(z) if z.ndim else 0, fits)
     if provider == "reference" or len(z) < 2 or not fits:
@@ -71,7 +94,7 @@ def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
 
 @_outside_autocast
 def align_uniformity_loss(z1: Tensor, z2: Tensor, t: float = 2.0) -> tuple[Tensor, Tensor]:
-    """(alignment, mean uniformity of the views) of two views `[N, D]`, in one pass."""
+    """(alignment, mean uniformity of the views) of two views `[N, D]`, N ≥ 2, in one pass."""
     return _align_uniformity(z1, z2, t, None)[:2]
 
 
@@ -80,14 +103,17 @@ def align_uniformity_dsr_loss(
     z1: Tensor, z2: Tensor, t: float, subspace: Subspace
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(alignment, uniformity, mean over the views of the dimension-scaled regulariser) of two views
-    `[N, D]`, in one pass.
+    `[N, D]`, N ≥ 2, in one pass.
     """
     return _align_uniformity(z1, z2, t, subspace)
 
 
 @_outside_autocast
 def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
-    """InfoNCE of queries `[N, D]` among keys `[K, D]`; see `reference.info_nce_loss`."""
+    """InfoNCE of queries `[N, D]` among keys `[K, D]`, N ≤ K, key i belonging to query i; see
+    `reference.info_nce_loss`.
+    """
+    reference.positive("temperature", temperature)
     fits = k.ndim > 0 and ntxent.fits(len(k), temperature, _computed(q))
     provider, (q, k) = _prepared((q, k), max(len(q), len(k)) if fits else 0, fits)
     if provider == "reference" or q.shape[1] != k.shape[1] or len(k) < len(q) or q.dtype != k.dtype:
@@ -98,7 +124,9 @@ def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
 
 @_outside_autocast
 def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5) -> Tensor:
-    """`[G]` losses within groups of consecutive examples; see `reference.group_nt_xent_loss`."""
+    """`[G]` losses of views `[G · group_size, D]`, within groups of consecutive examples; see
+    `reference.group_nt_xent_loss`.
+    """
     if dispatch.choose(z1) == "reference":
         return reference.group_nt_xent_loss(z1, z2, group_size, temperature)
     return _groups(z1, z2, group_size, temperature)[0]
@@ -120,7 +148,7 @@ def group_nt_xent_gradients(
 
 @_outside_autocast
 def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
-    """‖M‖²_F of all 2N unit vectors; see `reference.spectral_moment`."""
+    """‖M‖²_F of all 2N unit vectors of two views `[N, D]`; see `reference.spectral_moment`."""
     if dispatch.choose(z1) != "triton" or z1.shape != z2.shape or z1.dtype != z2.dtype:
         return reference.spectral_moment(z1, z2)
     reference.rows(z1)
@@ -135,7 +163,10 @@ def distillation_loss(
     temperature: float = 0.5,
     direction: reference.Direction = "projector_to_encoder",
 ) -> Tensor:
-    """Mean KL between the softmaxes of `h` and `z`; see `reference.distillation_loss`."""
+    """Mean KL between the softmaxes of `h` and `z`, both `[N, D]`; see
+    `reference.distillation_loss`.
+    """
+    reference.positive("temperature", temperature)
     same = (
         h.shape == z.shape and h.dtype == z.dtype and h.ndim == 2 and h.shape[1] <= WIDEST_DISTILLED
     )
@@ -154,6 +185,7 @@ def distillation_loss(
 def _groups(
     z1: Tensor, z2: Tensor, group_size: int, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    reference.positive("temperature", temperature)
     first, second = reference.pair(z1, z2)
     if group_size < 1 or len(first) % group_size:
         raise ValueError(f"the examples do not fill groups of {group_size}")
@@ -170,6 +202,7 @@ def _groups(
 def _nt_xent(
     z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace | None
 ) -> tuple[Tensor, Tensor]:
+    reference.positive("temperature", temperature)
     rows = 2 * len(z1) if z1.ndim else 0
     provider, (z1, z2) = _prepared((z1, z2), rows, ntxent.fits(rows, temperature, _computed(z1)))
     if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype:
@@ -184,6 +217,7 @@ def _nt_xent(
 def _align_uniformity(
     z1: Tensor, z2: Tensor, t: float, subspace: Subspace | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    reference.positive("t", t)
     fits = uniform.fits(t, _computed(z1))
     provider, (z1, z2) = _prepared((z1, z2), len(z1) if z1.ndim else 0, fits)
     if (

@@ -15,12 +15,12 @@ Definition: `reference.dsr_loss`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from secure_fl_kernels.reference.losses import DSRForm
+from secure_fl_kernels.reference.losses import DSRForm, own_dims, scaling
 
 _ORTHONORMAL_WITHIN = 1e-5
 FORMS: tuple[DSRForm, ...] = ("code", "paper", "normalized")
@@ -31,22 +31,31 @@ class Subspace:
     """A client's own dimensions and the form of the regulariser.
 
     Attributes:
-        dims: int64 `[S]`, of the basis where there is one.
+        dims: int64 `[S]`, all different, of the basis where there is one.
         alpha: their scale, at least 1.
         basis: `[D, D]` with orthonormal columns, or None for the axes.
         form: as in `reference.dsr_loss`.
 
+        narrowest: the fewest columns that rows may have.
+
     Raises:
-        ValueError: the basis is not orthonormal to 1e-5 (`reference.dsr_loss` takes any), or the
-            form is unknown.
+        ValueError: the basis is not orthonormal to 1e-5 (`reference.dsr_loss` takes any), the form
+            is unknown, alpha is below 1, or the dimensions are none of the basis's; from `columns`,
+            where rows are narrower than they.
     """
 
     dims: Tensor
     alpha: float = 10.0
     basis: Tensor | None = None
     form: DSRForm = "code"
+    narrowest: int = field(init=False)
 
     def __post_init__(self) -> None:
+        scaling(self.alpha)
+        reach = int(self.dims.max()) + 1 if self.dims.numel() else 0
+        own_dims(self.dims, reach if self.basis is None else len(self.basis))
+        # read here once: asking the tensor at every loss would wait for a GPU
+        object.__setattr__(self, "narrowest", reach)
         if self.form not in FORMS:
             raise ValueError(f"unknown form {self.form!r}; it is 'code', 'paper' or 'normalized'")
         if self.basis is not None:
@@ -59,6 +68,10 @@ class Subspace:
         """U_S, `[D, S]`, for rows like `like`: on their device, as wide, and in at
         least float32.
         """
+        width = like.shape[1]
+        if width < self.narrowest or (self.basis is not None and width != len(self.basis)):
+            needed = self.narrowest if self.basis is None else len(self.basis)
+            raise ValueError(f"rows are {width} wide, and the own dimensions need {needed}")
         dims, dtype = (
             self.dims.to(like.device),
             torch.float64 if like.dtype == torch.float64 else torch.float32,

@@ -1,7 +1,10 @@
-"""`secure-fl kernels`: are the fused kernels right and sound, with or without a GPU."""
+"""`secure-fl kernels`: are the fused kernels right and sound, with or without a GPU, and which
+tiles are the fastest here.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,16 +18,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from secure_fl.cli.common import command_group
 from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, need
+from secure_fl_kernels import tuning
 
 if TYPE_CHECKING:
     from secure_fl_kernels.proof.check import Agreement
     from secure_fl_kernels.proof.matrix import Verdict
     from secure_fl_kernels.proof.targets import Target
+    from secure_fl_kernels.tuner import Searched
 
 WRONG = 1
 """Exit code where a kernel disagrees or a binary has a fault."""
 
-kernels_app = command_group("The fused kernels: check them on this machine.")
+kernels_app = command_group("The fused kernels: check them, and fit them to this machine.")
 
 
 @kernels_app.callback()
@@ -67,6 +72,55 @@ def check(
     )
     if not sound:
         raise typer.Exit(WRONG)
+
+
+@kernels_app.command()
+def tune(
+    device: Annotated[str, typer.Option(help="cpu or cuda; the GPU where there is one.")] = "",
+    minutes: Annotated[float, typer.Option(min=0, help="What it may take.")] = 10.0,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what was measured before.")
+    ] = False,
+) -> None:
+    """Measure tiles on this GPU or processor and keep the fastest, for all later runs.
+
+    Each class of shapes is written as it is found: stop it at any time, the same command goes on.
+    `secure-fl doctor` shows what is used; SECURE_FL_TILES=shipped turns it off, another folder's
+    name has the files there.
+    """
+    import torch
+
+    from secure_fl_kernels.tuner import bench_of
+    from secure_fl_kernels.tuner import tune as measure
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen not in ("cpu", "cuda") or (chosen == "cuda" and not torch.cuda.is_available()):
+        problem = "no such device here"
+        raise ConfigError(problem, field="--device", value=chosen, remedy="leave it out, or cpu")
+    bench = bench_of(torch.device(chosen))
+    out.print(f"tiles for {bench.device}, {minutes:g} minutes at most")
+
+    def tell(name: str, choice: tuple[int, ...], ratio: float) -> None:
+        gain = f"{ratio:.2f} times the shipped tile's seconds" if ratio < 1 else "as shipped"
+        out.print(f"  {name}: {', '.join(map(str, choice))}; {gain}")
+
+    try:
+        found = measure(bench, minutes, tell, again)
+    except ValueError as error:
+        remedy = "unset it, or name a folder"
+        value = os.environ.get(tuning.VARIABLE)
+        raise ConfigError(str(error), field=tuning.VARIABLE, value=value, remedy=remedy) from None
+    _tell_end(found, again)
+
+
+def _tell_end(found: Searched, again: bool) -> None:
+    """What was measured before, what is left, and where all of it lies."""
+    if found.kept:
+        out.print(f"  {found.kept} classes were measured before; --again measures them anew")
+    if found.left:
+        how = " as they were; more --minutes reach them" if again else "; the same command goes on"
+        out.print(f"  {len(found.left)} classes are left{how}")
+    out.print(f"{found.path}" if found.path.exists() else "nothing was measured, no file written")
 
 
 def _targets(names: list[str] | None, everything: bool) -> list[str]:

@@ -13,10 +13,12 @@ import torch
 
 from bench import harness
 from bench.kernels import peers, providers, registry, run
+from bench.kernels.agenda import Cell, walk
 from bench.kernels.case import MIB, NAIVE, REDUCED, TILES, Case, Kernel, Provider
 from bench.kernels.measure import Program, Timing, interleave, relative_error
 from bench.kernels.memory import MemoryUnknownError, grown_mib, peak_mib
-from bench.kernels.run import CSV, History, Options, walk
+from bench.kernels.rivals import inf_cl
+from bench.kernels.run import CSV, History, Options
 
 QUICK = Options(rounds=3, budget=1, memory=False)
 TINY = {"ghost": Case(4, 16), "clip": Case(4, 500), "step": Case(16, 16), "group": Case(256, 8)}
@@ -55,7 +57,7 @@ def provider(name: str = NAIVE, function: object = torch.sum, **settings: object
 def test_every_kernel_is_measured(name: str, tmp_path: Path) -> None:
     kernel = registry.kernel(name)
     said: list[str] = []
-    walk(kernel, [TINY.get(name, Case(64, 16))], QUICK, tmp_path, said.append)
+    walk([Cell(kernel, TINY.get(name, Case(64, 16)))], QUICK, tmp_path, said.append)
     with (tmp_path / CSV).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["provider"], row["setting"]) for row in rows] == [p.key for p in kernel.providers]
@@ -210,7 +212,7 @@ def test_missing_peers_are_left_out_with_the_way_to_get_them(
         peers.compiler_missing()
         == "torch.compile needs a C++ compiler, and there is no no-such-compiler"
     )
-    assert "GPU" in peers.inf_cl_missing() or torch.cuda.is_available()
+    assert "GPU" in inf_cl.missing(Case(4, 4)) or torch.cuda.is_available()
 
 
 def test_lightly_is_loaded_without_torchvision(

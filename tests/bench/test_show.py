@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.kernels import bar, command, page, plots, registry
+from bench.kernels import bar, command, html, page, plots, registry
 from bench.kernels.bar import Bar
 from bench.kernels.case import NAIVE, REDUCED, TILES, Case
 from bench.kernels.measure import Timing
-from bench.kernels.run import CSV, Measured, Options
+from bench.kernels.run import CSV, Measured, Options, limits_of
 from secure_fl.errors import DependencyError
 
 with warnings.catch_warnings():
@@ -31,7 +31,8 @@ CASE = Case(64, 8)
 COLUMNS = [
     "kernel", "provider", "setting", "mode", "rows", "dimension", "dtype", "device", "threads",
     "samples", "y20", "y50", "y80", "peak_mib", "value_error", "gradient_error", "oracle",
-    "floor_share", "times_naive", "skipped", "load", "date", "machine", "versions", "commit",
+    "floor_share", "limits", "times_naive", "skipped", "load", "date", "machine", "versions",
+    "commit",
 ]  # fmt: skip
 
 
@@ -87,18 +88,26 @@ def test_a_target_is_met_from_the_right_side() -> None:
     assert Bar("small", CASE, 24, 24.1, most=True).met is False
     assert Bar("other", CASE, 10, None, note="no AMX").verdict == "not applicable"
     assert "NOT MET" in str(Bar("fast", CASE, 5, 4.9))
+    assert Bar("ratio", CASE, None, 4.9).verdict == "reported"
+    assert Bar("ratio", CASE, None, 4.9).met is None
+    assert "target" not in str(Bar("ratio", CASE, None, 4.9))
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
     """One slow round slows both sides: the ratio of medians would be 100/3."""
     timings = {("a", ""): Timing([10.0, 100.0, 200.0]), ("b", ""): Timing([2.0, 20.0, 3.0])}
-    found = Measured(timings, {("c", ""): "no AMX"}, {"highest": [1.0, 10.0, 1.5]}, {}, "")
+    floors = {"highest products": [1.0, 10.0, 1.5], "highest exponentials": [0.2, 2.0, 0.3]}
+    found = Measured(timings, {("c", ""): "no AMX"}, floors, {}, "")
     assert bar._times(found, ("a", ""), ("b", ""), "x", CASE, 5).figure == pytest.approx(5)
     missing = bar._times(found, ("a", ""), ("c", ""), "x", CASE, 5)
     assert missing.figure is None
     assert missing.note == "no AMX"
     timings[TILES, ""] = timings["b", ""]
-    assert bar._floor_share(found, "x", CASE).figure == pytest.approx(0.5)
+    judged, reported = bar._floor_shares(found, "x", CASE)
+    assert (judged.figure, judged.target) == (pytest.approx(0.5), 0.8)
+    assert (reported.figure, reported.target) == (pytest.approx(0.6), None)
+    shares = limits_of(found, registry.kernel("ntxent").provider(TILES), 3.0)
+    assert shares == {"products": pytest.approx(0.5), "exponentials": pytest.approx(0.1)}
 
 
 def test_bars_are_measured_and_recorded(tmp_path: Path) -> None:
@@ -106,7 +115,7 @@ def test_bars_are_measured_and_recorded(tmp_path: Path) -> None:
     found = bar.measure_bar(
         Case(600, 16), (2, 10_000), Options(rounds=3, budget=1), tmp_path, said.append
     )
-    assert [b.met is None for b in found] == [False, True]
+    assert [b.verdict for b in found] == ["reported", "not applicable"]
     assert "processors" in found[1].note
     with (tmp_path / bar.CSV).open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -119,8 +128,8 @@ def test_bars_are_measured_and_recorded(tmp_path: Path) -> None:
 def test_every_target_of_the_contrastive_loss_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bar, "peak_mib", lambda _, __, case, ___: case.rows / 1000)
     bars = list(bar._nt_xent(Case(600, 16), Options(rounds=3, budget=1)))
-    assert [b.target for b in bars] == [5, 10, 8, 0.75, 1e-6, 2e-4, 24, 80]
-    assert bars[4].met
+    assert [b.target for b in bars] == [None, None, None, 0.8, None, 1e-6, 2e-4, 24, 80]
+    assert bars[5].met
     assert [b.case.rows for b in bars[-2:]] == [600, 2400]
     reduced = registry.kernel("ntxent").provider(REDUCED).missing(CASE)
     assert bars[1].note == reduced
@@ -141,6 +150,30 @@ def test_plots_are_drawn_of_two_sizes_or_more(tmp_path: Path) -> None:
         assert part in text
     assert "lightly" not in text
     assert plots.draw_all(tmp_path)[0].read_text() == text
+
+
+def test_one_page_has_every_picture_and_the_figures_it_was_drawn_from(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write(
+        tmp_path,
+        timed(256, 1.25, machine="Some CPU, AVX2", floor_share=0.5, limits="products 50%"),
+        timed(1024, 4.5, machine="Some CPU, AVX2", floor_share=0.75),
+        timed(64, 0.375, kernel="clip", provider="<two> reads"),
+    )
+    text = html.write_html(tmp_path, tmp_path / "page.html").read_text()
+    assert text.count("data:image/svg+xml;base64,") == 1
+    for part in ("1.25", "4.5", "0.75", "0.375", "products 50%", "Some CPU, AVX2"):
+        assert part in text
+    assert "&lt;two&gt; reads" in text
+    assert 'src="http' not in text
+    again = html.write_html(tmp_path, tmp_path / "again.html").read_text()
+    assert again == text
+
+
+def test_the_committed_pictures_page_has_the_committed_figures() -> None:
+    text = html.HTML.read_text(encoding="utf-8")
+    for record in plots.measured(plots.newest(plots.read_rows(CSV, ROOT / "bench" / "results"))):
+        assert f"<td>{record['y50']}</td>" in text, "run: python -m bench.kernels page"
 
 
 def test_the_newest_row_counts(tmp_path: Path) -> None:

@@ -9,14 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import log
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_SMALL, _LARGE, _MANY_ROWS = 256, 512, 1024
-"""Tile edges, measured from 192 to 1,024 at 2,048 to 16,384 rows: 512² float32 are 1 MiB, and
-larger ones fall out of L2.
+from secure_fl_kernels import tuning
+from secure_fl_kernels.processor import processor
+
+LOG2E = 1 / log(2)
+
+_MANY_ROWS = 1024
+_EDGES = {"few": 256, "many": 512}
+"""Tile edges, measured from 192 to 1,024 at 2,048 to 16,384 rows with 2 MiB of L2: 512² float32 are
+1 MiB, and larger ones fall out of it.
+"""
+
+_BASE_2 = frozenset({"AVX2"})
+"""Where torch's exp2 takes half of its exp's time, 0.7 ns against 1.3 an element; with AVX-512 exp
+is the faster.
 """
 
 
@@ -56,9 +68,47 @@ class Tile(NamedTuple):
 Work = Callable[[Iterator[Tile]], Tensor]
 
 
+class Cut(NamedTuple):
+    """How a matrix of similarities is cut, and by which exponential.
+
+    Attributes:
+        edge: rows and columns of a whole tile.
+        base: 2 for exp2 of similarities in units of log₂, 0 for exp.
+    """
+
+    edge: int
+    base: int
+
+    @property
+    def unit(self) -> float:
+        """What similarities are multiplied by before the exponential: log₂ e, or 1."""
+        return LOG2E if self.base == 2 else 1.0
+
+    def exponential(self, similarities: Tensor) -> Tensor:
+        """exp of similarities in these units, in place."""
+        return similarities.exp2_() if self.base == 2 else similarities.exp_()
+
+
+def cut_of(rows: int) -> Cut:
+    """The measured cut on this processor (`secure-fl kernels tune`), or else the shipped one."""
+    name = class_of(rows)
+    found = tuning.choices(str(processor())).get(f"tiles/{name}")
+    return Cut(*found) if found else shipped(name)
+
+
+def class_of(rows: int) -> str:
+    """`few` or `many`."""
+    return "few" if rows <= _MANY_ROWS else "many"
+
+
+def shipped(name: str) -> Cut:
+    """The cut of a class of rows where nothing was measured."""
+    return Cut(_EDGES[name], 2 if processor().instructions in _BASE_2 else 0)
+
+
 def edge_of(rows: int) -> int:
     """Rows and columns of a whole tile."""
-    return _SMALL if rows <= _MANY_ROWS else _LARGE
+    return cut_of(rows).edge
 
 
 def rectangle(rows: int, columns: int, edge: int) -> list[Tile]:
@@ -75,11 +125,11 @@ def triangle(rows: int, edge: int | None = None) -> list[Tile]:
     return [tile for tile in rectangle(rows, rows, edge or edge_of(rows)) if tile.left <= tile.top]
 
 
-def two_views(count: int) -> list[Tile]:
+def two_views(count: int, edge: int | None = None) -> list[Tile]:
     """A triangle for two views of `count` rows each, whose tiles never straddle views: positives
     lie on tiles' diagonals.
     """
-    edge = edge_of(2 * count)
+    edge = edge or edge_of(2 * count)
     across = [
         Tile(count + i, count + i_end, j, j_end, zero)
         for i, i_end, j, j_end, zero in rectangle(count, count, edge)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from secure_fl_kernels.cpu.sphere import add_own, energies, tangent, unit
-from secure_fl_kernels.cpu.tiles import Tile, edge_of, shared, triangle
+from secure_fl_kernels.cpu.tiles import Tile, cut_of, shared, triangle
 
 
 def fits(t: float, dtype: torch.dtype) -> bool:
@@ -69,16 +69,16 @@ def backward(
 
 def _one_view(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """(Σ_{i≠j} w_ij, Σ_j w_ij z_j `[N, D]`) of unit rows `[N, D]`."""
-    count, width, edge = *z.shape, edge_of(len(z))
-    scaled, decay = z * (2 * t) ** 0.5, torch.exp(-t * z.square().sum(1))
+    count, width, cut = *z.shape, cut_of(len(z))
+    scaled, decay = z * (2 * t * cut.unit) ** 0.5, torch.exp(-t * z.square().sum(1))
     damped = decay[:, None] * z
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        sums, buffer = z.new_zeros(count + 1, width), z.new_empty(edge, edge)
+        sums, buffer = z.new_zeros(count + 1, width), z.new_empty(cut.edge, cut.edge)
         total = sums[count, 0]
         for tile in tiles:
             rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-            kernel = torch.mm(scaled[rows], scaled[columns].T, out=tile.of(buffer)).exp_()
+            kernel = cut.exponential(torch.mm(scaled[rows], scaled[columns].T, out=tile.of(buffer)))
             if tile.zero:
                 kernel.fill_diagonal_(0.0)
             mass = torch.dot(decay[rows], torch.mv(kernel, decay[columns]))

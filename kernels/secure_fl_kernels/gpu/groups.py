@@ -1,10 +1,13 @@
 """NT-Xent within disjoint groups on a GPU: loss, gradient and the gradient's squared norm of every
 group in one program.
 
-A group's 2m rows and their similarities fit one tile; rows are read twice, for the products and for
-the gradient:
+A group's 2m rows and their similarities fit one tile; rows are read three times, for their lengths,
+the products and the gradient:
     dx_i = (Σ_k H_ik z_k − (Σ_k H_ik z_i·z_k) z_i) / (2mτ‖x_i‖),
     H = P + Pᵀ − 2·partner, P the softmax of each row.
+Products are of unit rows z, half-precision ones kept in float16: all they are made of is bounded,
+where raw rows would carry 1/‖x_i‖‖x_k‖ beyond the range of a half, and one short row's infinity
+into the gradients of its whole group.
 Reference: `reference.group_nt_xent_loss`.
 """
 
@@ -35,20 +38,25 @@ def _rows_of_group(
     at = (tl.cast(group, tl.int64) * size + r) * D + d
     first = tl.load(FIRST + at, mask=(r < size) & (d < D), other=0.0)
     second = tl.load(SECOND + at - size * D, mask=(r >= size) & (r < 2 * size) & (d < D), other=0.0)
-    return tl.where(r < size, first, second)
+    return tl.where(r < size, first, second).to(tl.float32)
 
 
 @triton.jit
 def _store_gradient(
-    h, FIRST, SECOND, D_FIRST, D_SECOND, group, size, D: tl.constexpr, ROWS: tl.constexpr,
-    DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    h, inverse, factor, FIRST, SECOND, D_FIRST, D_SECOND, group, size, D: tl.constexpr,
+    ROWS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Store h · rows as both views' gradient; returns each row's squared norm, `[ROWS]`."""
+    """Store the gradient by both views' raw rows, h · unit rows · factor / length; returns each
+    row's squared norm, `[ROWS]`.
+    """
+    KEPT: tl.constexpr = tl.float32 if FIRST.dtype.element_ty == tl.float32 else tl.float16
     r = tl.arange(0, ROWS)[:, None]
     square = tl.zeros([ROWS], tl.float32)
     for column in range(0, D, DEPTH):
         x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
-        gradient = tl.dot(h.to(x.dtype), x, input_precision=PRECISION)
+        z = (x * inverse[:, None]).to(KEPT)
+        pull = tl.dot(h.to(KEPT), z, input_precision=PRECISION)
+        gradient = pull * (inverse * factor)[:, None]
         square += tl.sum(gradient * gradient, 1)
         d = (column + tl.arange(0, DEPTH))[None, :]
         at = (tl.cast(group, tl.int64) * size + r) * D + d
@@ -66,16 +74,19 @@ def group_kernel(
     """Loss, gradient and its squared norm of one group. Axis: groups."""
     group = tl.program_id(0)
     r = tl.arange(0, ROWS)
-    gram = tl.zeros([ROWS, ROWS], tl.float32)
+    KEPT: tl.constexpr = tl.float32 if FIRST.dtype.element_ty == tl.float32 else tl.float16
     length = tl.zeros([ROWS], tl.float32)
     for column in range(0, D, DEPTH):
         x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
-        gram = tl.dot(x, tl.trans(x), gram, input_precision=PRECISION)
-        length += tl.sum(x.to(tl.float32) * x.to(tl.float32), 1)
+        length += tl.sum(x * x, 1)
     length = tl.sqrt(length)
     tiny = length < smallest
     inverse = tl.where(tiny, 0.0, 1.0 / tl.where(tiny, 1.0, length))
-    cosine = gram * inverse[:, None] * inverse[None, :]
+    cosine = tl.zeros([ROWS, ROWS], tl.float32)
+    for column in range(0, D, DEPTH):
+        x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
+        z = (x * inverse[:, None]).to(KEPT)
+        cosine = tl.dot(z, tl.trans(z), cosine, input_precision=PRECISION)
     partner = tl.where(r < size, r + size, r - size)
     pairs = (r[None, :] < 2 * size) & (r[None, :] != r[:, None])
     s = tl.where(pairs, cosine * sharpness, float("-inf"))
@@ -92,9 +103,8 @@ def group_kernel(
     h = p + tl.trans(p) - tl.where(mine, 2.0, 0.0)
     along = tl.sum(h * cosine, 1)
     h -= tl.where(r[None, :] == r[:, None], along[:, None], 0.0)
-    h = h * inverse[:, None] * inverse[None, :] * factor
     square = _store_gradient(
-        h, FIRST, SECOND, D_FIRST, D_SECOND, group, size, D, ROWS, DEPTH, PRECISION
+        h, inverse, factor, FIRST, SECOND, D_FIRST, D_SECOND, group, size, D, ROWS, DEPTH, PRECISION
     )
     tl.store(SQUARE + group, tl.sum(square, 0))
 

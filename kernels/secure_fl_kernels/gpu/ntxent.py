@@ -17,7 +17,6 @@ from secure_fl_kernels.gpu import contrast
 from secure_fl_kernels.gpu.launch import (
     Precision,
     Tile,
-    architecture,
     blocks,
     exact,
     on,
@@ -25,7 +24,7 @@ from secure_fl_kernels.gpu.launch import (
     span_of,
 )
 from secure_fl_kernels.gpu.rows import project
-from secure_fl_kernels.gpu.tiles import tile_for
+from secure_fl_kernels.gpu.tiles import tile_for, tile_of
 from secure_fl_kernels.gpu.variants import Architecture, Loop, Variant, variant
 
 LOG2E = 1 / log(2)
@@ -60,13 +59,7 @@ def row_sums(
     Args:
         left: padded scaled unit rows, `rows` a view; likewise `right` and `columns`.
     """
-    tile = tile or tile_for(
-        "sums",
-        architecture(left.device),
-        precision(left),
-        left.shape[1],
-        left.dtype == torch.float16,
-    )
+    tile = tile or tile_of("sums", left, rows)
     sums, positive = (left.new_empty(views * rows, dtype=torch.float32) for _ in range(2))
     with on(left):
         contrast.row_sums_kernel[(blocks(rows, tile.rows), views)](
@@ -123,9 +116,7 @@ def gradient(
         regulariser: ω, own coordinates and span.
     """
     half = left.dtype != torch.float32
-    tile = tile or tile_for(
-        "gradient", architecture(left.device), precision(left), left.shape[1], half
-    )
+    tile = tile or tile_of("gradient", left, len(inverse) // views)
     # Each G is about 1/columns and at most 2; float16 keeps 11 bits of it only above 2^-14, and
     # ends at 2^16.
     boost = 2.0 ** min(14, int(log2(max(len(a_right), 2)))) if half else 1.0

@@ -19,10 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from secure_fl_kernels.gpu.blocks import load_tile, similarities, skip_zone
-from secure_fl_kernels.gpu.launch import Tile, architecture, blocks, on, precision, span_of
+from secure_fl_kernels.gpu.launch import Tile, blocks, on, precision, span_of
 from secure_fl_kernels.gpu.ntxent import LOG2E, products
 from secure_fl_kernels.gpu.rows import project, tangent
-from secure_fl_kernels.gpu.tiles import tile_for
+from secure_fl_kernels.gpu.tiles import tile_for, tile_of
 from secure_fl_kernels.gpu.variants import Architecture, Loop, Variant, variant
 
 
@@ -91,9 +91,7 @@ def pulls(
     """(mass `[views · N]`, pull in float32, padded as the rows) of scaled unit rows; `boost`
     is β.
     """
-    tile = tile or tile_for(
-        "uniformity", architecture(z.device), precision(z), z.shape[1], z.dtype == torch.float16
-    )
+    tile = tile or tile_of("uniformity", z, len(decay) // views)
     count, padded = len(decay) // views, len(z) // views
     mass, pull = torch.empty_like(decay), torch.empty_like(z, dtype=torch.float32)
     chunk = min(tile.depth, z.shape[1])

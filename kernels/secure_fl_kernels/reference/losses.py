@@ -7,12 +7,17 @@ computed in float32.
 
 Edges: a row with norm below 1e-12 normalises to zero and gets zero gradient. NaN passes through.
 
+Every loss raises TypeError where rows are not floating point, and ValueError where they are not
+`[N, D]` with N, D ≥ 1, where shapes that should be alike differ, and where a temperature or `t` is
+not positive and finite.
+
 Sources: SSD, arXiv 2508.01251, and its authors' code; Wang & Isola 2020 (alignment, uniformity);
 Chen et al. 2020 (NT-Xent); HaoChen et al. 2021 (spectral contrastive).
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 import torch
@@ -48,6 +53,7 @@ def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     Raises:
         ValueError: fewer than two rows.
     """
+    positive("t", t)
     z_ND = normalize(rows(z))
     if len(z_ND) < 2:
         raise ValueError("uniformity is defined on pairs: two rows at least")
@@ -63,6 +69,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """SimCLR's loss over the 2N rows: cross-entropy of each row's partner among all others; 0 at
     N = 1.
     """
+    positive("temperature", temperature)
     z1, z2 = pair(z1, z2)
     count = len(z1)
     z_ND = normalize(torch.cat([z1, z2]))
@@ -79,6 +86,7 @@ def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
     Raises:
         ValueError: widths differ or keys are fewer than queries.
     """
+    positive("temperature", temperature)
     q, k = rows(q), rows(k)
     if q.shape[1] != k.shape[1] or len(k) < len(q):
         raise ValueError(
@@ -96,6 +104,7 @@ def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: flo
     Raises:
         ValueError: the examples do not fill groups.
     """
+    positive("temperature", temperature)
     z1, z2 = pair(z1, z2)
     if group_size < 1 or len(z1) % group_size:
         raise ValueError(f"the examples do not fill groups of {group_size}")
@@ -143,8 +152,7 @@ def dsr_loss(
     basis: Tensor | None = None,
     form: DSRForm = "code",
 ) -> Tensor:
-    """Dimension-scaled regulariser: pull ẑ towards a copy of itself whose own dimensions
-    are scaled.
+    """Dimension-scaled regulariser: pull ẑ towards a copy of itself, own dimensions scaled.
 
     With P the detached target of `dsr_target`, and P̂ its rows renormalised: `code` ‖Ẑ − P̂‖_F / N,
     not squared (the authors' runs); `paper` mean ‖ẑ − p‖² (as printed); `normalized` mean ‖ẑ − p̂‖².
@@ -156,8 +164,14 @@ def dsr_loss(
         dims: int64 `[S]`, the client's own dimensions (of the basis, where there is one).
         alpha: their scale, at least 1.
         basis: `[D, D]`, basis vectors in columns, used as given.
+
+    Raises:
+        ValueError: alpha is below 1 or not finite, the form is unknown, or a dimension is not one
+            of D.
     """
     z = rows(z)
+    scaling(alpha)
+    own_dims(dims, z.shape[1])
     if alpha == 1:
         return (z * 0).sum()
     target_ND = dsr_target(z, dims, alpha, basis).detach()
@@ -183,8 +197,9 @@ def distillation_loss(
     as they are, not normalised.
 
     Raises:
-        ValueError: widths differ.
+        ValueError: widths differ, or the direction is unknown.
     """
+    positive("temperature", temperature)
     h, z = pair(h, z)
     log_h, log_z = (
         functional.log_softmax(h / temperature, 1),
@@ -219,3 +234,25 @@ def pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
             f"{tuple(second.shape[1:])}"
         )
     return rows(first), rows(second)
+
+
+def positive(name: str, value: float) -> None:
+    """Refuse a setting that is not positive and finite."""
+    if not 0 < value < inf:
+        raise ValueError(f"{name} must be positive and finite, not {value}")
+
+
+def scaling(alpha: float) -> None:
+    """Refuse a scale of own dimensions that would shrink them."""
+    if not 1 <= alpha < inf:
+        raise ValueError(f"alpha must be at least 1 and finite, not {alpha}")
+
+
+def own_dims(dims: Tensor, width: int) -> None:
+    """Refuse own dimensions that are not int64 `[S]`, each one of `width`, none twice."""
+    if dims.ndim != 1 or dims.dtype != torch.int64:
+        raise ValueError(f"dims must be int64 [S], not {dims.dtype} with {dims.ndim} axes")
+    if dims.numel() and not 0 <= int(dims.min()) <= int(dims.max()) < width:
+        raise ValueError(f"dims must lie between 0 and {width - 1}, rows being {width} wide")
+    if len(dims.unique()) != len(dims):
+        raise ValueError("dims must differ from each other")
