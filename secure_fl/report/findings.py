@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, exp
 
 from secure_fl.federation.factory.grouping import Grouping
 from secure_fl.federation.run_folder.summary import Charged
@@ -20,6 +21,13 @@ PROTECTIONS = {
     "plain": "no protection of sums: the server reads every client's update",
 }
 """Layers of the secure sum in words."""
+
+ADJACENCY = {
+    "add-remove": "with it or without it; how many there are is hidden too",
+    "zero-out": "with it or with nothing in its place; how many there are is not hidden",
+    "replace-one": "with it or with another in its place; how many there are is not hidden",
+}
+"""What an ε compares, in words."""
 
 PHASES = {"pretrain": "pre-training", "cluster": "clustering"}
 """Phases in words."""
@@ -78,6 +86,14 @@ def largest(said: Charged) -> float | None:
     own = [claim.epsilon for claim in said.claims if claim.unit == said.unit] or [said.epsilon]
     known = [each for each in own if each is not None]
     return max(known) if len(known) == len(own) else None
+
+
+def right_at_most(epsilon: float, delta: float) -> str:
+    """How often whoever guesses is right at most, of an even chance whether one was in: the share
+    (e^ε + δ) / (e^ε + 1), which is what an (ε, δ) means. Never rounded down.
+    """
+    share = 1 - (1 - delta) / (1 + exp(min(epsilon, 700.0)))
+    return f"{ceil(share * 10_000 - 1e-6) / 100:g} %"
 
 
 def by_epsilon(claims: Iterable[PrivacyClaim]) -> list[tuple[str, float | None, list[str]]]:

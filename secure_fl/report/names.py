@@ -10,7 +10,7 @@ from pathlib import Path
 from secure_fl.config import FederationConfig
 
 _UNNAMED = ("", FederationConfig.model_fields["name"].default)
-_LONGEST_NAME = 60
+_LONGEST_NAME, _LONGEST_SENTENCE = 60, 2000
 _TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 """Characters that turn the direction of the text after them."""
 _NO_XML = ("\ufffe", "\uffff")
@@ -42,6 +42,12 @@ def printable(text: str) -> str:
     kept = kept if len(kept) <= _LONGEST_NAME else kept[: _LONGEST_NAME - 1] + "…"
     turned = any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in kept)
     return f"\N{FIRST STRONG ISOLATE}{kept}\N{POP DIRECTIONAL ISOLATE}" if turned else kept
+
+
+def sentence(text: str) -> str:
+    """What a record says, in one line, as `printable` shows a name."""
+    kept = _clean(text[: _LONGEST_SENTENCE + 1])
+    return kept if len(kept) <= _LONGEST_SENTENCE else kept[: _LONGEST_SENTENCE - 1] + "…"
 
 
 def brief(name: str, most: int = 26) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from secure_fl.federation.run_folder.metrics import Separated
     from secure_fl.federation.run_folder.summary import FinalPools
 
 _NEITHER = "#a9b1ba"
@@ -120,6 +121,34 @@ def loss_plot(losses: Sequence[float], terms: Sequence[Mapping[str, float]]) -> 
         f"to {losses[-1]:.3g}."
     )
     return Chart("Pre-training loss", alt, svg, line_keys(list(lines)))
+
+
+def separation_plot(rounds: Sequence[Separated]) -> Chart:
+    """How far clients differed when a round of pre-training began, and the weights that followed,
+    over those of the first round.
+    """
+    first, known = rounds[0], [each.difference for each in rounds if each.difference is not None]
+    lines: dict[str, list[float | None]] = {
+        "difference of clients": [each.difference for each in rounds],
+        "gamma over its first": [each.gamma / (first.gamma or 1) for each in rounds],
+        "delta over its first": [each.delta / (first.delta or 1) for each in rounds],
+    }
+    with drawing():
+        figure = new_figure(4.2, 2.6)
+        axes = figure.add_subplot()
+        for place, values in enumerate(lines.values()):
+            points = [(number, each) for number, each in enumerate(values, 1) if each is not None]
+            _draw_line(axes, place, *zip(*points, strict=True))
+        axes.set(xlabel="round")
+        svg = as_svg(figure)
+    alt = (
+        f"Lines: how far clients differ, last {known[-1]:.2f} of 1, and the weights of the "
+        f"separation, by round of pre-training: gamma goes from {first.gamma:.3g} to "
+        f"{rounds[-1].gamma:.3g}, delta from {first.delta:.3g} to {rounds[-1].delta:.3g}."
+        if known
+        else "Nothing was measured yet."
+    )
+    return Chart("Separation of clients in pre-training", alt, svg, line_keys(list(lines)))
 
 
 def spent_plot(epsilons: Sequence[float], budget: float) -> Chart:

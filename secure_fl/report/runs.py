@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from secure_fl.audit.suite.document import AuditDocument, read_audit
 from secure_fl.config import FederationConfig
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.run_folder.folder import RunFolder
 from secure_fl.federation.run_folder.metrics import RoundRecord
 from secure_fl.federation.run_folder.summary import FinalPools, Summary
+from secure_fl.federation.verify.check import Verified, verify
 from secure_fl.files import is_file, read_bytes, read_json
 from secure_fl.report.names import printable, told_apart
 
@@ -54,6 +57,16 @@ class Run:
         return self.config.pools.count if self.config.pools.enabled else 0
 
     @property
+    def setting(self) -> dict[str, object]:
+        """What accuracies are of: data, however its labels are declared, clients and seed."""
+        return {
+            "data": self.config.data.model_dump(exclude={"classes", "class_names"}),
+            "partition": self.config.partition,
+            "seed": self.config.seed,
+            "number of clients": self.clients,
+        }
+
+    @property
     def clients(self) -> int:
         """How many there are."""
         return self.summary.clients
@@ -68,6 +81,29 @@ class Run:
         """What a client is called: its name, or its number."""
         names = self.client_names
         return names.get(number) or (f"client {number}" if names else str(number))
+
+    @cached_property
+    def verified(self) -> Verified:
+        """What checking the folder against itself showed, as `secure-fl verify` prints it."""
+        return verify(self.folder)
+
+    @cached_property
+    def audit(self) -> AuditDocument | None:
+        """What tried to falsify the run; None where nothing has. Raises AuditError: damaged."""
+        return read_audit(self.folder)
+
+    @cached_property
+    def is_as_audited(self) -> bool:
+        """Whether the folder is still what was audited; it is read whole for that."""
+        return self.audit is not None and self.audit.is_of(self.folder)
+
+    @cached_property
+    def data_digest(self) -> str | None:
+        """Of all examples as they were dealt; None where the record does not say."""
+        path = RunFolder(self.folder).partition
+        said = _where_written(path, dict[str, Any]) or {}
+        found = said.get("digest")
+        return found if isinstance(found, str) else None
 
     def lines(self, phase: str) -> list[RoundRecord]:
         """A phase's rounds."""

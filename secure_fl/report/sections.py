@@ -11,6 +11,7 @@ from typing import Any
 from secure_fl.data.summary import ClientSummary
 from secure_fl.federation.run_folder.summary import FinalPools, SketchPrivacy
 from secure_fl.quantities import clock, size
+from secure_fl.report.audited import badge
 from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import (
@@ -78,10 +79,11 @@ def privacy_in_short(run: Run) -> Cell:
 
 
 def badges(run: Run) -> list[Cell]:
-    """A run's protection, which stands beside its name."""
+    """A run's protection and its audit's verdict, which stand beside its name."""
     said = privacy_in_short(run)
     text = said.text if said.text.startswith("ε") else f"differential privacy: {said.text}"
-    return [Cell(protection(run), mark="bad" if is_plain(run) else ""), Cell(text, mark=said.mark)]
+    sums = Cell(protection(run), mark="bad" if is_plain(run) else "")
+    return [sums, Cell(text, mark=said.mark), badge(run)]
 
 
 def pool_table(run: Run) -> Table | None:
@@ -283,8 +285,11 @@ def encoder_table(run: Run) -> Table | None:
         ]
         for name, value in measured.pretrained.items()
     ]
-    titles = "/measure/ | random | pre-trained | /measured on/"
-    return table("The encoder before and after pre-training", titles, rows)
+    compared, how = "random | pre-trained", "pre-training"
+    if run.config.pretrain.sums_moments:
+        compared, how = "public features | with view moments", "two sums of view moments"
+    titles = f"/measure/ | {compared} | /measured on/"
+    return table(f"The encoder before and after {how}", titles, rows)
 
 
 def cost_table(run: Run) -> Table:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor, log10
 from typing import Literal
 
 NONE = "–"
@@ -81,6 +81,14 @@ def epsilon(value: float | None) -> str:
         return "no bound"
     digits = 2 if value >= 0.1 else 4
     return f"{ceil(value * 10**digits - 1e-6) / 10**digits:.{digits}f}"
+
+
+def confidence(value: float) -> str:
+    """How sure a bound is, never rounded up: what is not certain is not shown as 100 %."""
+    if not 0 < value < 1:
+        return f"{value:.0%}"
+    digits = max(0, ceil(-log10(1 - value)) - 1)
+    return f"{floor(value * 100 * 10**digits + 1e-6) / 10**digits:.10g}%"
 
 
 def spans(rounds: Iterable[int]) -> str:

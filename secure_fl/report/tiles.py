@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.run_folder.summary import FinalPools, Privacy
 from secure_fl.quantities import duration, size
+from secure_fl.report.audited import badge
 from secure_fl.report.findings import (
     by_epsilon,
     closed_pools,
@@ -70,7 +71,7 @@ def global_model(run: Run, runs: Sequence[Run]) -> Run | None:
     """A measured run with one pool, on the same data, clients and seed; of several, one of the
     same privacy.
     """
-    same = [other for other in _single(run, runs) if _setting(other) == _setting(run)]
+    same = [other for other in _single(run, runs) if other.setting == run.setting]
     same = [other for other in same if other.pools and other.pools.accuracy is not None]
     alike = [other for other in same if other.config.privacy.unit == run.config.privacy.unit]
     return next(iter([*alike, *same]), None)
@@ -79,12 +80,6 @@ def global_model(run: Run, runs: Sequence[Run]) -> Run | None:
 def _single(run: Run, runs: Sequence[Run]) -> list[Run]:
     """The other runs with one pool."""
     return [other for other in runs if other is not run and other.pool_count == 1]
-
-
-def _setting(run: Run) -> tuple[object, ...]:
-    """What accuracies are of: data, however its labels are declared, clients and seed."""
-    data = run.config.data.model_dump(exclude={"classes", "class_names"})
-    return data, run.config.partition, run.config.seed, run.clients
 
 
 def _tests(run: Run) -> list[tuple[int, int]]:
@@ -171,17 +166,18 @@ def _how_private(run: Run) -> Tile:
     sums = Line(protection(run), "bad" if is_plain(run) else "")
     open_ends = len(run.summary.unprotected)
     named = f"{open_ends} {'thing' if open_ends == 1 else 'things'} not protected, named below"
-    rest = Line(named, "bad" if open_ends else "quiet")
+    audit = badge(run)
+    rest = Line(named, "bad" if open_ends else "quiet"), Line(audit.text, audit.mark)
     if not isinstance(said, Privacy):
         unbounded = "no differential privacy: what models and sums show of an example has no bound"
         lines = [Line(unbounded, "bad"), sums]
         if said is not None:
             one = f"ε = {epsilon(said.epsilon)} for one {said.unit}, and they alone"
             lines.append(Line(f"sketches that start the pools: {one}"))
-        return Tile(question, "no ε", "bad", (*lines, rest), "privacy")
+        return Tile(question, "no ε", "bad", (*lines, *rest), "privacy")
     worst = largest(said)
     answer = "no bound" if worst is None else f"ε ≤ {epsilon(worst)}"
-    lines = [*_claims(said), sums, rest]
+    lines = [*_claims(said), sums, *rest]
     return Tile(question, answer, "bad" if worst is None else "", tuple(lines), "privacy")
 
 

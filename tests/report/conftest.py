@@ -10,7 +10,7 @@ from helpers import tiny_config
 from report.pages import run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pools and one global model in the open, and a private run under masks."""
     place = tmp_path_factory.mktemp("runs")

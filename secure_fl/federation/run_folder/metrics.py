@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
+from secure_fl.config import ObjectiveConfig
+from secure_fl.objectives.adaptive import adapted, gamma_of
 from secure_fl.pools.monitor import PoolHealth
 from secure_fl.privacy.chain import Mark
 from secure_fl.records import Record
@@ -43,6 +46,27 @@ class Spent(Record):
 
 
 @dataclass(frozen=True)
+class Separated(Record):
+    """The weights by which a round of pre-training separated clients.
+
+    Attributes:
+        difference: how far clients differ, from 0 to 1, which they followed; None where it was not
+            known yet.
+        gamma, delta: the weights.
+    """
+
+    difference: float | None
+    gamma: float
+    delta: float
+
+    @classmethod
+    def of(cls, config: ObjectiveConfig, difference: float | None) -> Self:
+        """The weights that follow from a difference."""
+        objective = adapted(config, difference)
+        return cls(difference, gamma_of(objective), objective.delta)
+
+
+@dataclass(frozen=True)
 class Metrics(Record):
     """What a round says of itself; None of what it has not, or does not tell.
 
@@ -53,12 +77,15 @@ class Metrics(Record):
         pools: how clients spread over pools.
         tested: of each pool, from a sum of test scores.
         differences: how far the clients of each pool differ, from 0, alike, to 1.
+        separation: of pre-training, the weights that followed from how far clients differed.
         groups_opened, groups_left_out: how many groups opened each pool, why others did not.
         accuracy, accuracy_std, accuracy_min, balanced_accuracy, test_loss: over clients' tests.
         majority: accuracy of always giving a client's most frequent label.
         choices, accuracies: of each client, by its number.
         spread, unexplained, counts: of sketches, how far apart they are, the share of it that lies
             within groups, and members of each group.
+        difference: how far clients differ by their sketches, from 0, alike, to 1, without what
+            noise adds; None where that is not public.
         accepted, centre: whether a draw of pools was kept; whose candidate the next pool is.
         exploded, cut, alerts: what went wrong.
         refused: what was turned away.
@@ -73,6 +100,7 @@ class Metrics(Record):
     pools: PoolHealth | None = None
     tested: tuple[SummedTest, ...] | None = None
     differences: tuple[float | None, ...] | None = None
+    separation: Separated | None = None
     groups_opened: tuple[int, ...] | None = None
     groups_left_out: tuple[str, ...] | None = None
     accuracy: float | None = None
@@ -84,6 +112,7 @@ class Metrics(Record):
     choices: Mapping[str, int] | None = None
     accuracies: Mapping[str, float | None] | None = None
     spread: float | None = None
+    difference: float | None = None
     unexplained: float | None = None
     counts: tuple[int, ...] | None = None
     accepted: bool | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Union
 
 from secure_fl.config import FederationConfig
@@ -19,6 +20,9 @@ from secure_fl.config import FederationConfig
 PUBLIC, EXPERIMENTER, UNNOISED = "public", "experimenter", "released:unnoised"
 ANY, BELOW = "*", "**"
 """Any one name (of a client, a phase, a tensor); everything below."""
+
+MADE_LATER = ("report.html", "privacy-card.html", "privacy-card.json", "audit.json", "audit/*")
+"""What is made of a finished run, and made anew: no digest of the run's covers it."""
 
 Rules = Mapping[str, Union[str, "Rules"]]
 
@@ -50,6 +54,8 @@ class _Sources:
     Attributes:
         encoder: the pre-trained encoder.
         groups: what was found from sketches.
+        differences: how far clients differ in pre-training: by their sketches under example-level
+            privacy, else by their updates.
         pools: the pools' models, and all that follows from them.
         questions: the names of releases. Such a name holds a digest of the question, which is made
             of models and centres that were released before.
@@ -64,6 +70,7 @@ class _Sources:
 
     encoder: str
     groups: str
+    differences: str
     pools: str
     questions: str
     classes: str
@@ -85,6 +92,7 @@ class _Sources:
         return cls(
             encoder=encoder[config.pretrain.mode],
             groups=groups,
+            differences=groups if private else UNNOISED,
             pools=pools,
             questions=pools if private else groups,
             classes=PUBLIC if private else UNNOISED,
@@ -97,6 +105,7 @@ class _Sources:
 def rules_of(config: FederationConfig) -> Rules:
     """The table: file -> name -> ... -> tag, as `Manifest.files` describes it."""
     sources = _Sources.of(config)
+    shown = EXPERIMENTER if config.evaluate.enabled else sources.pools
     return {
         "config.toml": {BELOW: PUBLIC},
         # As it was before the run was made longer, once for each time.
@@ -112,8 +121,12 @@ def rules_of(config: FederationConfig) -> Rules:
         "digests.json": EXPERIMENTER,
         "partition.json": EXPERIMENTER,
         "embedding.json": EXPERIMENTER,
-        # The page of `secure-fl report`, which shows what the other files say.
-        "report.html": EXPERIMENTER if config.evaluate.enabled else sources.pools,
+        # Of `secure-fl report`: pages and a card that show what the other files say.
+        **_all("report.html privacy-card.html", shown),
+        "privacy-card.json": _card(sources),
+        # An audit has all clients' examples at hand, and shows what attacks make of them.
+        "audit.json": EXPERIMENTER,
+        "audit/*": EXPERIMENTER,
         "central.json": {"salt": PUBLIC, "digests": "released:central"},
         "checkpoints/*/manifest.json": _checkpoint(sources),
         "checkpoints/*/state.safetensors": _state(sources),
@@ -126,6 +139,11 @@ def rules_of(config: FederationConfig) -> Rules:
             ANY: sources.pools,
         },
     }
+
+
+def is_made_later(name: str) -> bool:
+    """Whether a file of a run's folder is one of `MADE_LATER`."""
+    return any(fnmatchcase(name, made) for made in MADE_LATER)
 
 
 def _all(names: str, tag: str | Rules) -> dict[str, str | Rules]:
@@ -161,7 +179,8 @@ def _record(sources: _Sources) -> Rules:
         "ledger": _mark(sources.questions),
         "refused": PUBLIC,
         **_all("groups_opened groups_left_out", sources.pools),
-        **_all("spread unexplained counts", sources.groups),
+        **_all("spread difference unexplained counts", sources.groups),
+        "separation": _all("difference gamma delta", sources.differences),
         **_all("accepted centre differences", UNNOISED),
         # Sums of test scores, which are made without differential privacy only.
         "tested": _all("clients mean_accuracy accuracy_deviation mean_loss", UNNOISED),
@@ -205,6 +224,26 @@ def _summary(sources: _Sources) -> Rules:
     }
 
 
+def _card(sources: _Sources) -> Rules:
+    """A run on one sheet."""
+    told = "format run privacy sums readers assumptions not_covered unprotected versions"
+    return {
+        **_all(told, {BELOW: PUBLIC}),
+        "data": {
+            **_all("clients shape", PUBLIC),
+            "examples": sources.sizes,
+            "classes": sources.classes,
+        },
+        "accuracy": EXPERIMENTER,
+        "audit": EXPERIMENTER,
+        "record": {
+            **_all("fits findings configuration", PUBLIC),
+            "transcript": sources.pools,
+            "ledger": _mark(sources.questions),
+        },
+    }
+
+
 def _cost(counts: str) -> Rules:
     """What one phase took; the tag of how many rounds and bytes."""
     return {
@@ -243,7 +282,8 @@ def _transcript(sources: _Sources) -> Rules:
 def _checkpoint(sources: _Sources) -> Rules:
     """How far a run had come."""
     facts = {
-        "sketch.spread": sources.groups,
+        **_all("sketch.spread sketch.difference", sources.groups),
+        "pretrain.difference": sources.differences,
         **_all("pretrain.bound cluster.bound", sources.pools),
         "central.rounds": PUBLIC,
         **_all("restarts.done restarts.fewest farthest.able", UNNOISED),
@@ -262,7 +302,7 @@ def _state(sources: _Sources) -> Rules:
     """The tensors of a checkpoint."""
     sketches = "sketch.public_centre sketch.mean sketch.centres guide.mean guide.centres"
     return {
-        **_all("model encoder", sources.encoder),
+        **_all("model encoder moments.centre", sources.encoder),
         **_all(sketches, sources.groups),
         **_all("pools.shared pools.pooled", sources.pools),
         "candidates": UNNOISED,

@@ -1,0 +1,1 @@
+"""Attacks as an adversary would make them, each with its chance level, defence off and on."""
