@@ -20,6 +20,7 @@ from secure_fl.crypto.roster import Roster
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.run_folder.folder import RunFolder
+from secure_fl.federation.run_folder.tags import is_made_later
 from secure_fl.federation.state import State
 from secure_fl.federation.transcript.chain import Transcript
 from secure_fl.federation.transcript.entries import (
@@ -117,12 +118,12 @@ class Recorder:
         folder = self._folder
         if folder is None:
             return
-        # A report is made when the run is over, and made anew.
-        own = (folder.transcript, folder.digests, folder.path / "report.html")
+        own = (folder.transcript, folder.digests)
         files, manifest = dict[str, str](), folder.manifest
         for path in sorted(folder.path.rglob("*")):
             name = path.relative_to(folder.path).as_posix()
-            if path.is_file() and path not in own and not is_lock(path) and manifest.covers(name):
+            later = is_made_later(name) or is_lock(path)
+            if path.is_file() and path not in own and not later and manifest.covers(name):
                 files[name] = hashlib.sha256(read_bytes(path, most=_LARGEST)).hexdigest()
         told = {name: found for name, found in files.items() if not manifest.is_experimenters(name)}
         self._write("end", facts_of(EndEntry("done", told)))

@@ -90,6 +90,8 @@ class Attempt:
         self.failed: dict[int, SecureSumError] = {}
         self.gone: dict[str, str] = {}
         """Who refused, and why: nobody waits for them any more."""
+        self.revoked = frozenset[str]()
+        """Who can come no more."""
         self.answered: set[str] = set()
         """Who has sent anything since it was made."""
         self.opening = False
@@ -161,7 +163,22 @@ class Attempt:
     def present(self) -> set[str]:
         """Who can be told what was opened: also who refused its own group's sum in the end."""
         uploaded = {name for one in self.sums for name in one.survivors}
-        return set(self.cohort) - self.silent - (self.gone.keys() - uploaded)
+        return set(self.cohort) - self.silent - self.revoked - (self.gone.keys() - uploaded)
+
+    @property
+    def away(self) -> frozenset[str]:
+        """For whom nobody waits."""
+        return self.revoked | self.gone.keys()
+
+    @property
+    def waits(self) -> dict[str, frozenset[str]]:
+        """Who is waited for, by the phase of what they are to send."""
+        found = dict[str, frozenset[str]]()
+        for one in self.sums:
+            if one.step != Step.DONE and (names := one.waiting - self.away):
+                phase = PHASES[one.step].name.lower()
+                found[phase] = found.get(phase, frozenset()) | names
+        return found
 
     @property
     def over(self) -> bool:
@@ -239,7 +256,7 @@ class Attempt:
     def _advanced(self, now: float, to: Step) -> list[Message]:
         sent: list[Message] = []
         for part, one in enumerate(self.sums):
-            while one.step < to and (now >= self._until[part] or one.waiting <= self.gone.keys()):
+            while one.step < to and (now >= self._until[part] or one.waiting <= self.away):
                 self._step_ends(part)
                 try:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
@@ -257,13 +274,17 @@ class Attempt:
             self.failed[part] = silent_group(part, "too few of it sign its sums")
 
     def error(self, part: int) -> SecureSumError:
-        """Why a sum failed: where too few are left, what most of those refused who left it."""
+        """Why a sum failed: where too few are left, what most of those refused who are missing;
+        unless as many went without a word.
+        """
         found = self.failed[part]
         members = self.plans[part].cohort
         reasons = Counter(reason for name, reason in self.gone.items() if name in members)
-        if getattr(found, "reason", None) != RoundReason.TOO_FEW or not reasons:
+        silent = len(self.missed[part].keys() - self.gone.keys())
+        refused = [word for word, count in reasons.most_common(1) if count > silent]
+        if getattr(found, "reason", None) != RoundReason.TOO_FEW or not refused:
             return found
-        word, problem = reasons.most_common(1)[0][0], "too few are left of those who were called"
+        word, problem = refused[0], "too few are left of those who were called"
         number, remedy = self.call.number, found.remedy
         if word in _NOBODYS:
             problem, remedy = _NOBODYS[word]

@@ -216,7 +216,7 @@ class FederationAuthority(Participant):
 
     def _sealed(self) -> bytes:
         _, replica, keyring = self._seated()
-        return replica.sealed(self._wire, keyring.secret)
+        return replica.sealed(self._wire, keyring.secret, replica.state)
 
     def _seated(self) -> tuple[Plan, Replica, Keyring]:
         if self._plan is None or self._replica is None or self._keyring is None:

@@ -118,6 +118,7 @@ def _round_plan(
             bound=opening.bound,
             head_bound=opening.head_bound,
             margin=opening.margin,
+            whole=opening.whole,
             question=_named(b"question", plan, [shown(call.place)]) if rules else b"",
             context=_named(b"call", plan, [call.document(), place]),
         )

@@ -17,9 +17,10 @@ from secure_fl.crypto.strict_json import from_hex
 from secure_fl.federation.parties.calling import Call, round_plans
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import SumForm
-from secure_fl.federation.wire import Wire
+from secure_fl.federation.program import Schedule, SumForm
+from secure_fl.federation.wire import Post, Wire
 from secure_fl.secure_sum.digests import Applied
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.key_directory import check_cohort
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
 from secure_fl.secure_sum.plan import RoundPlan
@@ -31,6 +32,11 @@ class Claim:
 
     state: bytes
     place: Place
+
+
+def handed_on(plan: Plan) -> Claim | None:
+    """The state that a plan goes on from; None where it begins anew."""
+    return None if plan.follows is None else Claim(plan.start, plan.begins)
 
 
 def read_claims(
@@ -50,6 +56,23 @@ def read_claims(
             remedy = "send one of each"
             raise RefusedError(Reason.DUPLICATE, "two claims of one", "claim", name, remedy)
         found[name] = claim
+    return found
+
+
+def read_joined(wire: Wire, plan: Plan, envelopes: Sequence[bytes]) -> Mapping[str, Claim]:
+    """Where each client signed that it was when it joined, by name: of a plan that follows another.
+    Raises RefusedError: a message that says no such thing, `duplicate` for two of one sender.
+    """
+    found = dict[str, Claim]()
+    for data in envelopes:
+        post = wire.open(data, most=plan.most(Phase.JOIN), role="client")
+        if post.header.phase != Phase.JOIN or post.sender not in plan.clients:
+            word, remedy = post.header.phase.name, "send what clients of the plan joined with"
+            raise RefusedError(Reason.WRONG_PHASE, "no client's word", "phase", word, remedy)
+        if post.sender in found:
+            remedy = "send one of each"
+            raise RefusedError(Reason.DUPLICATE, "two claims of one", "claim", post.sender, remedy)
+        found[post.sender] = Claim(from_hex(post.facts["state"], "state", 32), post.place)
     return found
 
 
@@ -86,6 +109,32 @@ def check_enough(plan: Plan, form: SumForm, found: int) -> None:
     if found < needed:
         problem, remedy = "too few signed this state", f"{needed} signatures of appliers are needed"
         raise RoundRefusedError(RoundReason.NOT_AGREED, problem, "signatures", found, remedy)
+
+
+def check_claimed(wire: Wire, plan: Plan, program: Schedule, post: Post) -> Claim:
+    """Which state a message brings, signed by enough: of those who came to it in a round of this
+    plan; or, of the state that the plan goes on from, of those who had come to it before.
+
+    Args:
+        wire, plan: of whoever is to take it.
+        program: of the plan.
+        post: with the sealed state, and what shows it to be the right one.
+
+    Raises:
+        RoundRefusedError: `not-agreed`.
+        RefusedError: as `read_claims`.
+    """
+    claim = Claim(from_hex(post.facts["state"], "state", 32), post.place)
+    envelopes, before = unframe(post.rest)[1:], handed_on(plan)
+    if not post.facts["call"] and before is not None:
+        found, form = read_joined(wire, plan, envelopes), program.form(before.place)
+        right = claim == before
+    else:
+        call = Call.read(post.facts["call"])
+        form = program.form(call.place)
+        found, right = read_claims(wire, plan, form, call, envelopes), call.place < claim.place
+    check_enough(plan, form, list(found.values()).count(claim) if right else 0)
+    return claim
 
 
 def majority(claims: Mapping[str, Claim]) -> Claim | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
@@ -24,9 +24,9 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
-from secure_fl.federation.parties.ahead import RoundAhead
 from secure_fl.federation.parties.calling import Call, cohort_names
-from secure_fl.federation.parties.claims import Claim, check_enough, read_claims
+from secure_fl.federation.parties.claims import check_claimed
+from secure_fl.federation.parties.client_progress import ClientProgress
 from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.participant import Participant
@@ -60,23 +60,7 @@ class Site:
     judge: Callable[[Plan], str | None] = lambda _: None
     admit: Callable[[Sequence[Release]], None] = lambda _: None
     follow: Callable[[Sequence[bytes]], bytes] = lambda _: bytes(32)
-
-
-@dataclass
-class _Progress:
-    """How far a client is."""
-
-    head: bytes
-    last: tuple[int, bytes] = (-1, b"")
-    """The last call that was taken: its number, and the hash of its body."""
-    late: Post | None = field(default=None, repr=False)
-    """A call that waits for the state of its place."""
-    begun: Call | None = None
-    round: ClientRound | None = field(default=None, repr=False)
-    ahead: RoundAhead = field(default_factory=RoundAhead, repr=False)
-    over: bool = False
-    gap: bool = False
-    """Whether lines of the transcript could not be written."""
+    held: Callable[[Plan], State | None] = lambda _: None
 
 
 class FederationClient(Participant):
@@ -105,7 +89,7 @@ class FederationClient(Participant):
         self._site, self._randomness = site, randomness
         self._store, self._shared = store or MemoryStore(), shared or Shared()
         self._seat: Seat | None = None
-        self._progress = _Progress(site.follow(()))
+        self._progress = ClientProgress(site.follow(()))
 
     @property
     def state(self) -> State | None:
@@ -185,15 +169,14 @@ class FederationClient(Participant):
     def _accept(self, plan: Plan) -> None:
         if self.name not in plan.clients or plan.server != self._server:
             raise RefusedError(Reason.UNKNOWN_CLIENT, "not in this plan", "plan", self.name, "join")
-        objection = self._site.judge(plan)
-        if objection is not None:
+        if (objection := self._site.judge(plan)) is not None:
             found, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
             raise RefusedError(Reason.AGAINST_POLICY, objection, "plan", found, remedy)
         self._sit(plan)
 
     def _sit(self, plan: Plan) -> None:
         program, answers = self._site.prepare(plan)
-        replica = Replica(plan, program, self._shared)
+        replica = Replica(plan, program, self._shared, self._site.held(plan))
         self._wire.plan = plan.digest.hex()
         keyring = Keyring(self._wire, plan, self._shared, self._randomness)
         seat = (self._wire, plan, replica, answers, keyring)
@@ -209,15 +192,15 @@ class FederationClient(Participant):
     def _on_call(self, post: Post) -> Sequence[bytes | memoryview]:
         """A round is called, or the federation ends."""
         seat, progress, place = self._seated(), self._progress, post.place
+        if progress.over and post.header.phase == Phase.BEGIN:  # another plan may go on from here
+            raise RefusedError(Reason.OLDER_PLACE, "has ended", "place", shown(place), "end")
         digest = from_hex(post.facts["state"], "state", 32)
-        last = (post.header.round, post.header.body_hash)
-        if last == progress.last:
+        if (last := (post.header.round, post.header.body_hash)) == progress.last:
             return self._again(post)
         self._settle(place, digest)
         own = seat.replica.state
         if place < own.place:
-            problem = f"{shown(own.place)} is reached"
-            raise RefusedError(Reason.OLDER_PLACE, problem, "place", shown(place), "go on")
+            raise RefusedError(Reason.OLDER_PLACE, "is over", "place", shown(place), "go on")
         progress.last, progress.head = last, self._followed(unframe(post.rest))
         if progress.head.hex() != post.facts["head"]:
             raise forked("not the transcript that this client follows", post.header.round)
@@ -248,14 +231,20 @@ class FederationClient(Participant):
         return head
 
     def _again(self, post: Post) -> Sequence[bytes | memoryview]:
-        """The same call once more, as it comes after a kill: the same bytes, or nothing."""
-        running, place = self._progress.round, post.place
+        """The same call once more, as after a kill: the same bytes, or nothing. One that waited for
+        the state of its place begins once that is reached; one that was refused is refused again.
+        """
+        progress, place = self._progress, post.place
+        running, begun, at = progress.round, progress.begun, self._seated().replica.place
         if running is not None and running.call.number == post.header.round:
             return running.again()
-        if place > self._seated().replica.place:
-            self._progress.late = post
-            return [self._wire.sign(Phase.WANT, {"place": shown(place)})]
-        raise RefusedError(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
+        new = begun is None or begun.number < post.header.round
+        waits = not progress.over if post.header.phase == Phase.END else new
+        if place < at or not (waits or place > at):
+            reason = Reason.REPLAYED if place < at or progress.over else Reason.NO_ANSWER
+            raise RefusedError(reason, "called already", "round", post.header.round, "wait")
+        progress.late, want = post, {"place": shown(place)}
+        return self._begin_late() if place == at else [self._wire.sign(Phase.WANT, want)]
 
     def _begin(self, post: Post) -> Sequence[bytes | memoryview]:
         """Take part in the round that is called, at this client's place."""
@@ -264,7 +253,7 @@ class FederationClient(Participant):
             return []
         seat, place = self._seated(), post.place
         if seat.replica.program.done(place):
-            raise RefusedError(Reason.OLDER_PLACE, "nothing is left", "place", shown(place), "end")
+            raise RefusedError(Reason.OLDER_PLACE, "the last", "place", shown(place), "end")
         key, left_out = seat.keyring.fingerprint, post.names("left_out")
         fingerprint = key if seat.plan.parameters is not None else bytes(32)
         facts = {"number": post.header.round, "attempt": post.facts["attempt"]}
@@ -294,8 +283,7 @@ class FederationClient(Participant):
             progress.ahead.held = data
             return []
         if progress.round is not None and progress.round.call.number == post.header.round:
-            problem = "it runs already"
-            raise RefusedError(Reason.REPLAYED, problem, "round", post.header.round, "wait")
+            raise RefusedError(Reason.REPLAYED, "it runs", "round", post.header.round, "wait")
         return progress.ahead.prepare(seat, post, progress.begun)
 
     def _check_new(self, call: Call) -> None:
@@ -311,16 +299,21 @@ class FederationClient(Participant):
             )
 
     def _on_give(self, post: Post) -> list[bytes]:
-        """The sealed state of this client's place, or its group's opened sum."""
+        """The sealed state of this client's place, or its group's opened sum. Also the state that
+        it came to itself and has not heard the others' word of: who gets it asks for that.
+        """
         seat = self._seated()
         if post.facts["part"] >= 0:
             return [self._running(post.header.round).part(post.facts["part"])]
         self._agree_by(post.place)
-        state = seat.replica.state
-        if post.place != state.place or not seat.keyring.secret:
-            problem = "cannot seal that state"
-            raise RefusedError(Reason.NO_KEY, problem, "place", shown(post.place), "ask another")
-        return [seat.replica.sealed(self._wire, seat.keyring.secret)]
+        running = self._progress.round
+        after = None if running is None else running.next
+        known = [seat.replica.state, *([] if after is None else [after])]
+        state = next((each for each in known if each.place == post.place), None)
+        if state is None or not seat.keyring.secret:
+            value = shown(post.place)
+            raise RefusedError(Reason.NO_KEY, "cannot seal it", "place", value, "ask another")
+        return [seat.replica.sealed(self._wire, seat.keyring.secret, state)]
 
     def _on_parts(self, post: Post) -> list[bytes]:
         return [self._running(post.header.round).take_parts(post)]
@@ -357,14 +350,10 @@ class FederationClient(Participant):
         self._agree_by(post.place)
         if post.place <= seat.replica.place:
             return self._begin_late()
-        digest = from_hex(post.facts["state"], "state", 32)
-        call = Call.read(post.facts["call"])
-        form = seat.replica.program.form(call.place)
-        claims = read_claims(self._wire, seat.plan, form, call, unframe(post.rest)[1:])
-        found = list(claims.values()).count(Claim(digest, post.place))
-        check_enough(seat.plan, form, 0 if call.place >= post.place else found)
+        claim = check_claimed(self._wire, seat.plan, seat.replica.program, post)
         try:
-            seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
+            sealed = unframe(post.rest)[0]
+            seat.replica.take(seat.keyring.secret, sealed, claim.place, claim.state)
         except RefusedError as error:  # it is not the server's doing: another holder is asked
             problem, remedy = "whoever sealed it did not seal that state", "ask another for it"
             raise RefusedError(Reason.WRONG_KEY, problem, "state", error.field, remedy) from None
@@ -373,8 +362,7 @@ class FederationClient(Participant):
     def _begin_late(self) -> Sequence[bytes | memoryview]:
         """Go on with the call that waited for the state of its place, once that is reached."""
         progress, state = self._progress, self._seated().replica.state
-        late = progress.late
-        if late is None or late.place != state.place:
+        if (late := progress.late) is None or late.place != state.place:
             return []
         if late.facts["state"] != state.digest.hex():
             raise forked("the server says another state of this place", shown(state.place))

@@ -108,6 +108,11 @@ class HolderStore:
         folder.keep(_PROGRESS, canonical(facts))
         folder.only(_PART, [*state[:1], *after[:1], *opened.values()])
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a record."""
+        return self._folder.holds(_PROGRESS)
+
     def kept(self) -> HolderRecord | None:
         """The last record; None where there is none. Raises RunFolderError: a file is damaged,
         gone, or another party's; FileError: one cannot be read.
@@ -196,6 +201,21 @@ class Kept(Participant):
             self._due = self._hello  # it is told again, and answers the same once it can write
             return []
         return sent
+
+    def back(self) -> None:
+        """As of any participant; until the server greets this one it takes nothing, like one that
+        was made again: what it was told may have been lost on the way.
+        """
+        record = self._record()
+        self._away = record is not None and not record.over
+        if record is None or not record.over:
+            super().back()
+
+    def stay(self) -> None:
+        """Nothing was lost on the way although this one was made again: it goes on without being
+        greeted. Only who carries all its messages, and answers to them, can know that.
+        """
+        self._away = False
 
     def _take_up(self, record: HolderRecord) -> None:
         """Go on with what an earlier life had. Raises RunFolderError: it is damaged."""

@@ -49,6 +49,12 @@ class Participant:
         self._due = self._hello = now + PATIENCE
         return self._messages([self._wire.sign(Phase.HELLO, {})])
 
+    def back(self) -> None:
+        """The way to the server was lost and is there again: say so at the next tick, and be told
+        again what was said meanwhile.
+        """
+        self._due = 0.0
+
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """One message, and the answers to it."""
         try:

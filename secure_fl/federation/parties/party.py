@@ -121,6 +121,11 @@ def typed_files() -> Iterator[None]:
         raise file_error(error, path, "read or written") from None
 
 
+def failure_word(error: SecureFLError | None) -> str:
+    """Why a federation ended early, in one stable word; empty where it did not."""
+    return "" if error is None else str(getattr(error, "reason", error.code))
+
+
 def reason_of(error: SecureFLError) -> str:
     """The word by which records name an error; it stays the same from version to version."""
     found: object = getattr(error, "reason", None)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.errors import RunFolderError, SecureSumError
@@ -41,6 +41,10 @@ from secure_fl.secure_sum.store import FolderStore
 
 _LARGEST = 1 << 36
 OWNER, HEAD = "owner", "head"
+BEFORE, SUCCESSOR = "before", "successor"
+"""In a client's folder, in the open: which plan it goes on from, and how far its ledger had come
+there; and under which plan it goes on.
+"""
 _SEALED = ".sealed"
 CHECK = 32
 """Bytes in front of a file in the open, by which damage is found."""
@@ -66,9 +70,7 @@ class PartyFolder:
         self, path: Path, identity: Identity, federation: str, *, key: Path | None = None
     ) -> None:
         self.path = path
-        self._whose = (
-            f"{identity.role} {identity.name} of {federation} {identity.member.fingerprint}"
-        )
+        self._whose = owner_of(identity.member, federation)
         self._holding, self._written = ExitStack(), dict[str, bytes]()
         make_folder(path, tighten=True)
         self._holding.enter_context(held(path))
@@ -80,6 +82,11 @@ class PartyFolder:
         except BaseException:
             self.close()
             raise
+
+    @staticmethod
+    def known(path: Path) -> bool:
+        """Whether there was such a folder on this machine, also where it is gone by now."""
+        return is_file(path / OWNER) or is_file(_key_file(path))
 
     def close(self) -> None:
         """Let go of it."""
@@ -115,6 +122,10 @@ class PartyFolder:
             raise self.damaged(name, sealed=sealed)
         self._written[name] = blake3(found).digest()
         return found
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a sealed file, whole or damaged."""
+        return is_file(self.path / (name + _SEALED))
 
     def has(self, name: str) -> bool:
         """Whether this life of the party wrote or read that file."""
@@ -159,7 +170,10 @@ class PartyFolder:
             raise RunFolderError("lies in the folder", "key", str(path), remedy)
         if not is_file(path):
             if not fresh:
-                remedy = "put back the key, or begin with an empty folder and a new identity"
+                remedy = (
+                    "start it as the same user, with the SECURE_FL_STATE under which it began; "
+                    "if the key is lost, begin with an empty folder and a new identity"
+                )
                 raise RunFolderError("is gone", "key", str(path), remedy)
             write_secret(path, secrets.token_bytes(32))
         return read_secret(path)
@@ -177,6 +191,11 @@ class PartyFolder:
     def _checked(self, name: str, data: bytes) -> bytes:
         # the owner's file says whose it is itself
         return checked("" if name == OWNER else self._whose, name, data)
+
+
+def owner_of(member: Member, federation: str) -> str:
+    """Whose a folder is, as stands in it."""
+    return f"{member.role} {member.name} of {federation} {member.fingerprint}"
 
 
 def checked(whose: str, name: str, data: bytes) -> bytes:

@@ -25,6 +25,7 @@ from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
+from secure_fl.federation.succession import begins_anew
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.wire import Wire, shown
 from secure_fl.secure_sum.blocks import BlockShape
@@ -35,19 +36,30 @@ _COUNTS = struct.Struct(">IH")
 
 
 class Replica:
-    """One holder's state. Raises RefusedError: `other-start`: the program does not begin where the
-    plan says.
+    """One holder's state. Where the plan follows another, whoever was not in that one begins at the
+    program's beginning, and fetches the state like somebody who was away.
 
     Args:
         plan: of the federation.
         program: that it makes.
         shared: what parties of one process share.
+        held: the state that this holder had come to under the plan before.
+
+    Raises:
+        RefusedError: `other-start`: the program does not begin where the plan says.
     """
 
-    def __init__(self, plan: Plan, program: Program, shared: Shared) -> None:
+    def __init__(
+        self, plan: Plan, program: Program, shared: Shared, held: State | None = None
+    ) -> None:
         self._plan, self.program, self._shared = plan, program, shared
-        self.state = shared.state(b"start|" + plan.digest, program.start)
-        if self.state.digest != plan.start:
+        self.state = held or shared.state(b"start|" + plan.digest, program.start)
+        follows = plan.follows
+        if follows is not None and not begins_anew(program, follows.place):
+            problem, remedy = "nobody can join in that round", "end the one before at another round"
+            value = shown(follows.place)
+            raise RefusedError(Reason.OTHER_START, problem, "plan", value, remedy)
+        if (held is not None or follows is None) and self.state.digest != plan.start:
             problem = "the models of the plan are not those that this software makes"
             remedy = "use the version of the software that the plan names"
             raise RefusedError(
@@ -71,16 +83,15 @@ class Replica:
 
         return self._shared.state(name, apply)
 
-    def seal(self, secret: bytes) -> bytes:
-        """The state for whoever knows the federation's key."""
-        context = _context(self._plan, self.place, self.state.digest)
-        return seal_with(secret, self.state.encode(), context)
+    def seal(self, secret: bytes, state: State) -> bytes:
+        """A state for whoever knows the federation's key."""
+        context = _context(self._plan, state.place, state.digest)
+        return seal_with(secret, state.encode(), context)
 
-    def sealed(self, wire: Wire, secret: bytes) -> bytes:
-        """The message that brings the state to the others: sealed by `seal`, and signed."""
-        state = self.state
+    def sealed(self, wire: Wire, secret: bytes, state: State) -> bytes:
+        """The message that brings a state to the others: sealed by `seal`, and signed."""
         facts = {"place": shown(state.place), "state": state.digest.hex(), "call": {}}
-        return wire.sign(Phase.STATE, facts, self.seal(secret))
+        return wire.sign(Phase.STATE, facts, self.seal(secret, state))
 
     def take(self, secret: bytes, sealed: bytes, place: Place, digest: bytes) -> None:
         """Go on from a sealed state. Raises RefusedError: `wrong-key`, or `malformed`: not the
@@ -123,8 +134,8 @@ def summed(groups: Sequence[Summed], left_out: tuple[str, ...]) -> Summed:
 
 
 def encode_opened(opened: Opened) -> bytes:
-    """Opened sums as bytes, of a length that shape and passing pools decide. Sums fit 32 bits:
-    `open_sum` saw to it.
+    """A group's opened sums as bytes, of a length that shape and passing pools decide. They fit 32
+    bits: fields that fill a slot (`Opening.whole`) are never summed in groups.
     """
     passing = struct.pack(f">{len(opened.passing)}H", *opened.passing)
     parts = [opened.head, *([] if opened.shared is None else [opened.shared])]

@@ -12,7 +12,8 @@ what would be called without, whoever is there by then; else the next number is 
 Guarantee: it holds no model, no key and no choice; only `publish_models` in the plan, which
 everybody has seen, gives it the models, sealed to its own key like to everybody's. A round that
 fails is tried again without whom it blames, at most three times, and only while nobody has sent
-what opens anything; thresholds stay the whole cohort's. Every wait has an end.
+what opens anything; thresholds stay the whole cohort's, also where sites were revoked, for whose
+parties nobody waits. Every wait has an end.
 Assumes: one server runs a federation at a time.
 Not covered: a server that does otherwise; clients and authority see to what it gains.
 """
@@ -57,10 +58,12 @@ class FederationServer(ServerFlow):
     """
 
     def tick(self, now: float) -> list[Message]:
-        """End what has waited for too long."""
+        """End what has waited for too long, or for nobody who can come."""
         self._now = max(self._now, now)
         sent: list[Message] = []
         with typed_files():
+            if (revoked := self.revoked()) != self._revoked:
+                sent += self._go_without(revoked)
             if self._states.until is not None and self._now >= self._states.until:
                 sent += self._ask_state()
             if self._now >= self._until and not self.over:
@@ -145,6 +148,8 @@ class FederationServer(ServerFlow):
             self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
         asked = [Message(post.sender, data) for data in self._states.again(post.sender)]
+        if self._states.held(post, data) and self._states.waiting:
+            asked += self._ask_state()
         if self.over:
             return [*sent, *self._end([post.sender]), *asked]
         said = self._said_to(post.sender) if back else []
@@ -177,6 +182,9 @@ class FederationServer(ServerFlow):
             self._states.doubt(post.sender)
             asked = self._ask_state() if self._states.until is None else []
             return asked if self._states.until is not None else self._leave(post)
+        holder = "" if self._states.until is None else self._states.asked[0]
+        if about == "give" and holder == post.sender and self.stage != Stage.PARTS:
+            return self._ask_state()
         return self._leave(post)
 
     def _leave(self, post: Post) -> list[Message]:
@@ -198,7 +206,7 @@ class FederationServer(ServerFlow):
             return self._go(self._ask_parts)
         if self.stage == Stage.RESULTS:
             expected.discard(sender)
-            return self._go(self._end_results) if not expected else []
+            return self._go(self._end_results) if not expected - self._revoked else []
         return self._go(self._pump) if self.stage == Stage.SUM else []
 
     def _on_keys(self, data: bytes) -> list[Message]:
@@ -252,7 +260,7 @@ class FederationServer(ServerFlow):
         name, claim = read_result(self._wire, self.plan, attempt.plans, attempt.call, data)
         progress.results[name] = claim, data
         progress.asked.discard(name)
-        return self._go(self._end_results) if not progress.asked else []
+        return self._go(self._end_results) if not progress.asked - self._revoked else []
 
     def _on_want(self, post: Post, data: bytes) -> list[Message]:
         claim = self._states.claim

@@ -92,9 +92,10 @@ class StateDesk:
     """The sealed state of the place that the federation has reached, and who waits for it.
 
     Attributes:
-        claim: what most appliers signed; None before the first round.
-        call: the attempt that led there.
-        signed: their signatures, by name.
+        claim: what most appliers signed; before the first round what the federation before had come
+            to, and None where there is none.
+        call: the attempt that led there; None where no round did.
+        signed: their signatures, by name; before the first round what they joined with.
         sealed: the state; empty where nobody has asked for it.
         asked: who was asked for it last, and the request.
         giver: who gave it.
@@ -113,6 +114,17 @@ class StateDesk:
     giver: str = ""
     doubted: set[str] = field(default_factory=set)
     _early: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
+
+    def held(self, post: Post, data: bytes) -> bool:
+        """Take in where somebody was who has joined; whether it can be asked for the state that the
+        federation goes on from, and nobody is yet.
+        """
+        if self.call is not None or self.claim is None:
+            return False
+        if Claim(from_hex(post.facts["state"], "state", 32), post.place) != self.claim:
+            return False
+        self.signed = {**self.signed, post.sender: data}
+        return self.until is None and not self.sealed
 
     def reached(self, claim: Claim, call: Call, signed: Mapping[str, bytes]) -> None:
         """Another place; what was kept of the one before is forgotten."""
@@ -190,7 +202,7 @@ class StateDesk:
     def message(self) -> bytes:
         """The state as it goes to a holder, with what shows it to be the right one."""
         assert self.claim is not None
-        assert self.call is not None
         place, digest = shown(self.claim.place), self.claim.state.hex()
-        facts = {"place": place, "state": digest, "call": self.call.document()}
+        call = {} if self.call is None else self.call.document()
+        facts = {"place": place, "state": digest, "call": call}
         return self.wire.sign(Phase.STATE, facts, frames([self.sealed, *self.signed.values()]))

@@ -12,7 +12,7 @@ from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_group
 from secure_fl.federation.parties.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.claims import Claim, enough, majority
-from secure_fl.federation.parties.party import Message, reason_of
+from secure_fl.federation.parties.party import Message, failure_word, reason_of
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_base import ServerBase
 from secure_fl.federation.parties.server_record import Stage, call_facts, refused_facts, sum_facts
@@ -54,7 +54,8 @@ class ServerFlow(ServerBase):
             return []
 
     def _make_keys(self) -> list[Message]:
-        makers = [name for name in self.plan.key_makers if name in self._members]
+        there = self._members.keys() - self._revoked
+        makers = [name for name in self.plan.key_makers if name in there]
         asked = self._keys.ask(makers, self._following)
         if asked is None:
             problem, remedy = "nobody makes keys", "begin again when clients can be reached"
@@ -90,7 +91,8 @@ class ServerFlow(ServerBase):
     ) -> Call:
         """A call of those of a cohort who are there."""
         cohort = set(cohort_names(self.plan, self._schedule.form(place)))
-        absent = (cohort - set(self._members)) | (cohort & (self._silent.keys() | without))
+        absent = cohort & (self._silent.keys() | without | self._revoked)
+        absent |= cohort - self._members.keys()
         return Call(number, place, attempt, tuple(sorted(absent)), self._keys.fingerprint)
 
     def _made(self, call: Call) -> Attempt:
@@ -100,7 +102,9 @@ class ServerFlow(ServerBase):
         if self._cipher is None or before is None or before.call.key != call.key:
             self._cipher = server_cipher(plans[0])
         more = (self._wire.identity, self._cipher, self._deadlines, self._now, self._journals)
-        return Attempt(call, form, plans, *more)
+        made = Attempt(call, form, plans, *more)
+        made.revoked = self._revoked
+        return made
 
     def _prepared(self) -> Attempt | None:
         """What was prepared, if it is what would be called now and nobody refused it."""
@@ -206,9 +210,9 @@ class ServerFlow(ServerBase):
             return self._send_parts()
         for part in missing:
             names = list(attempt.sums[part].signed)
-            if self._now < self._until and set(names) & progress.asked - attempt.gone.keys():
+            if self._now < self._until and set(names) & progress.asked - attempt.away:
                 continue
-            left = [name for name in names if name not in progress.asked | attempt.gone.keys()]
+            left = [name for name in names if name not in progress.asked | attempt.away]
             if not left:
                 attempt.failed[part] = silent_group(part)
                 continue
@@ -289,11 +293,13 @@ class ServerFlow(ServerBase):
         message = self._states.message() if names else b""
         self._publish()
         asked = self._ask_state() if self._reader is not None and not early else []
-        return [*(Message(name, message) for name in names), *asked, *self._next()]
+        goes = self._finish if self._closes else self._next
+        return [*(Message(name, message) for name in names), *asked, *goes()]
 
     def _ask_state(self) -> list[Message]:
         """Ask one who came to it for the state that others wait for."""
-        holders = [name for name in self._states.signed if name in self._members]
+        there = self._members.keys() - self._revoked
+        holders = [name for name in self._states.signed if name in there]
         asked = self._states.request(holders, self._now + self._deadlines.answer)
         return [] if asked is None else [Message(*asked)]
 
@@ -306,13 +312,54 @@ class ServerFlow(ServerBase):
     def _finish(self, error: SecureFLError | None = None) -> list[Message]:
         self.failed = None if error is None else forgetful(error)
         self.stage, self._attempt = Stage.OVER, None
-        word = "" if error is None else str(getattr(error, "reason", error.code))
-        self._journal.write("end", {"reason": word or "done", "files": {}}, [])
+        reason = failure_word(error) or "done"
+        self._journal.write("end", {"reason": reason, "files": {}}, [])
         return self._end(list(self._members))
 
     def _end(self, names: Sequence[str]) -> list[Message]:
-        word = "" if self.failed is None else str(getattr(self.failed, "reason", self.failed.code))
-        return self._announce(Phase.END, names, {"reason": word})
+        return self._announce(Phase.END, names, {"reason": failure_word(self.failed)})
+
+    # Who is waited for
+
+    @property
+    def waits(self) -> dict[str, frozenset[str]]:
+        """Who is waited for, by the phase of what they are to send."""
+        attempt, asked = self._attempt, frozenset(self._progress.asked) - self._revoked
+        found = dict[str, frozenset[str]]()
+        if self.stage == Stage.JOIN:
+            found["join"] = frozenset(self._missing())
+        elif self.stage == Stage.KEYS:
+            found["keys"] = frozenset({self._keys.maker})
+        elif self.stage == Stage.SUM and attempt is not None:
+            found |= attempt.waits
+        elif self.stage == Stage.PARTS and attempt is not None:
+            found["part"] = asked - set(self._progress.sealers.values()) - attempt.away
+        elif self.stage == Stage.RESULTS:
+            found["result"] = asked
+        if self._states.until is not None:
+            found["state"] = frozenset({self._states.asked[0]})
+        return found
+
+    def _go_without(self, revoked: frozenset[str]) -> list[Message]:
+        """Wait no more for whose site was revoked; what is complete without them goes on, and for
+        all others it is waited as before.
+        """
+        self._mark_revoked(revoked)
+        goes: dict[Stage, Callable[[], list[Message]]] = {
+            Stage.JOIN: lambda: [] if self._missing() else self._next(),
+            Stage.KEYS: lambda: self._make_keys() if self._keys.maker in revoked else [],
+            Stage.SUM: self._pump,
+            Stage.PARTS: self._ask_parts,
+            Stage.RESULTS: lambda: [] if self._progress.asked - revoked else self._end_results(),
+            Stage.OVER: list,
+        }
+        asked = self._states.until is not None and self._states.asked[0] in revoked
+        return [*(self._ask_state() if asked else []), *self._go(goes[self.stage])]
+
+    def _mark_revoked(self, revoked: frozenset[str]) -> None:
+        self._revoked = revoked
+        for one in filter(None, (self._attempt, self._ahead)):
+            one.revoked = revoked
 
     # Throughout
 
@@ -324,9 +371,12 @@ class ServerFlow(ServerBase):
             return self._finish(error)
 
     def _missing(self) -> set[str]:
-        """Who has said neither that it takes part nor that it does not, or has fallen silent."""
+        """Who has said neither that it takes part nor that it does not, or has fallen silent, and
+        may still come.
+        """
         everybody = {*self.plan.clients, *([self.plan.authority] if self.plan.by_authority else [])}
-        return (everybody - self._members.keys() - self._declined) | self._silent.keys()
+        unheard = everybody - self._members.keys() - self._declined
+        return (unheard | self._silent.keys()) - self._revoked
 
     def _wait(self, stage: Stage, seconds: float) -> None:
         self.stage, self._until = stage, self._now + seconds

@@ -35,7 +35,7 @@ from secure_fl.crypto.strict_json import (
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.calling import ATTEMPTS, Call, round_plans
-from secure_fl.federation.parties.party import Message
+from secure_fl.federation.parties.party import Message, failure_word
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.server_record import Journal, Stage, going_on
@@ -180,7 +180,6 @@ class KeptServer(FederationServer):
         progress, attempt = self._progress, self._attempt
         calls = self._called
         messages = list(dict.fromkeys(calls.values()))
-        failed = "" if self.failed is None else getattr(self.failed, "reason", self.failed.code)
         return {
             "version": _VERSION,
             "plan": self.plan.digest.hex(),
@@ -200,7 +199,7 @@ class KeptServer(FederationServer):
             "messages": [to_base64(data) for data in messages],
             "keys": self._keys.kept(),
             "reached": self._states.kept(),
-            "failed": str(failed),
+            "failed": failure_word(self.failed),
             "left": [one.left() if one else {} for one in (attempt, self._ahead)],
             "head": self._journal.head().hex(),
             "again": [line.head.hex() for line in self._unheard],
@@ -260,6 +259,7 @@ class KeptServer(FederationServer):
         if not self._resuming:
             return []
         self._resuming = False
+        self._mark_revoked(self.revoked())  # what is called again is called as it was
         goes: dict[Stage, Callable[[], list[Message]]] = {
             Stage.JOIN: self._resume_join,
             Stage.KEYS: lambda: self._go(self._next),
@@ -273,7 +273,7 @@ class KeptServer(FederationServer):
         ends = [line.entry.reason for line in self._unheard if isinstance(line.entry, EndEntry)]
         if ends and ends[0] != "done":  # it is in the transcript, so it stays
             return self._finish(_failed(ends[0]))
-        more = goes[self.stage]()
+        more = [*goes[self.stage](), *(self._go_without(self._revoked) if self._revoked else [])]
         return [*keys, *more, *(self._ask_state() if unread else [])]
 
     def _resume_join(self) -> list[Message]:

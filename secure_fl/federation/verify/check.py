@@ -25,13 +25,16 @@ from secure_fl.config import FederationConfig
 from secure_fl.config_file import load_config
 from secure_fl.errors import RunFolderError, SecureFLError
 from secure_fl.federation.parties.party_folder import OWNER
+from secure_fl.federation.run_folder.audit_seal import AUDIT, SEAL, is_sealed
 from secure_fl.federation.run_folder.manifest import Manifest
 from secure_fl.federation.run_folder.metrics import RoundRecord
 from secure_fl.federation.run_folder.summary import Summary
+from secure_fl.federation.run_folder.tags import MADE_LATER
 from secure_fl.federation.transcript.chain import Line, read_lines
 from secure_fl.federation.transcript.entries import EndEntry, LedgerEntry, PlanEntry, StateEntry
 from secure_fl.federation.verify.folder import ReadFolder
 from secure_fl.federation.verify.party import Party
+from secure_fl.federation.verify.predecessor import check_before
 from secure_fl.federation.verify.privacy import (
     LEDGER,
     SUMMARY,
@@ -41,6 +44,7 @@ from secure_fl.federation.verify.privacy import (
     noise_of_sums,
 )
 from secure_fl.federation.verify.rounds import FILE, Finding, Rounds
+from secure_fl.federation.verify.separation import separations_again
 from secure_fl.federation.verify.state import state_digest
 from secure_fl.files import is_file
 from secure_fl.privacy.chain import Mark, digest
@@ -55,7 +59,7 @@ _SPELLED = "not spelled as it was written"
 _SEALED = "a party's, under a key that is not here; its owner finds damage"
 _WHY = {
     ".lock*": "says who writes to the folder now",
-    "report.html": "made from the other files, and made anew",
+    **dict.fromkeys(MADE_LATER, "made of a finished run, and made anew"),
     "*.sealed": _SEALED,
     "rounds-": _SEALED,
     "results.made": _SEALED,
@@ -74,11 +78,13 @@ class Verified:
         findings: what does not fit; empty when all is well.
         checked: what was held against what, and how much of it, in words.
         uncovered: file -> why nothing, or not everything, was held against it.
+        head: hash of the transcript's last undamaged line, hex; empty where there is none.
     """
 
     findings: tuple[Finding, ...]
     checked: tuple[tuple[str, str], ...]
     uncovered: dict[str, str]
+    head: str = ""
 
     @property
     def ok(self) -> bool:
@@ -115,10 +121,16 @@ class _Check(ReadFolder):
         self._checkpoints(rounds)
         self._metrics(rounds)
         self._files()
+        self._audit()
+        if rounds.agreed is not None:
+            check_before(self, rounds.agreed.plan, party=False)
         if is_file(self.folder / OWNER):
-            Party(self, self.lines, rounds).check(self.ledger)
+            accepted = Party(self, self.lines, rounds).check(self.ledger)
+            if accepted is not None:
+                check_before(self, accepted, party=True)
         findings = tuple(dict.fromkeys(self.findings))
-        return Verified(findings, tuple(self.checked), self._uncovered(rounds))
+        head = self.lines[-1].head.hex() if self.lines else ""
+        return Verified(findings, tuple(self.checked), self._uncovered(rounds), head)
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -295,7 +307,9 @@ class _Check(ReadFolder):
             return None
 
     def _metrics(self, rounds: Rounds) -> None:
-        """Each round that summed something has a sum, of as many clients."""
+        """Each round that summed something has a sum, of as many clients; weights that follow what
+        was measured do so.
+        """
         if not (self.whole and self.metrics and self.plans):
             return
         summed = {(begun.step, begun.place[1]) for _, begun, _ in rounds.sums}
@@ -308,7 +322,20 @@ class _Check(ReadFolder):
             if line.phase in steps and len(clients) != line.clients:
                 problem = "the transcript has no sum of so many clients in this round"
                 self.found(METRICS, f"line {number}: clients", problem)
+        if self.config is not None:
+            for number, problem in separations_again(self.config, self.metrics):
+                self.found(METRICS, f"line {number}: separation", problem)
         self.checked.append(("metrics", f"{len(self.metrics)} lines, against the sums"))
+
+    def _audit(self) -> None:
+        """An audit's document against its own seal, which no run tells of."""
+        said = self.json(AUDIT) if is_file(self.folder / AUDIT) else None
+        if said is None:
+            return
+        if not is_sealed(said):
+            self.found(AUDIT, SEAL, "not that of the rest: it was changed after the audit")
+            return
+        self.checked.append(("audit", f"its seal, {said[SEAL]}"))
 
     def _files(self) -> None:
         """Digests of files in the last entry, and in `digests.json`."""

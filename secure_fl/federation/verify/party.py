@@ -2,8 +2,9 @@
 
 Guarantee: where nothing is found, files in the open are as their owner wrote them, byte for byte;
 the owner is the member that the transcript names; the transcript reaches as far as its owner had
-come, by what it wrote beside; and a client's ledger holds releases of its own alone, of rounds that
-it was called to, and one of every sum of pre-training that it is in, where the plan is private.
+come, by what it wrote beside; and a client's ledger begins with all that came along from the plan
+before, holds releases of its own alone, of rounds that it was called to, and one of every sum of
+pre-training that it is in, where the plan is private.
 Assumes: not everything was put together anew, which the owner's own key would show.
 Not covered: what is sealed under that key, in which its owner finds damage.
 """
@@ -13,10 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from secure_fl.crypto.envelope import read_header
+from secure_fl.crypto.envelope import body_of
 from secure_fl.errors import SecureFLError
-from secure_fl.federation.parties.party_folder import CHECK, HEAD, OWNER, checked
+from secure_fl.federation.parties.party_folder import (
+    BEFORE,
+    CHECK,
+    HEAD,
+    OWNER,
+    SUCCESSOR,
+    checked,
+)
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.transcript.chain import START, Line
 from secure_fl.federation.transcript.entries import JoinedEntry, PlanEntry
@@ -24,9 +33,10 @@ from secure_fl.federation.verify.folder import ReadFolder
 from secure_fl.federation.verify.privacy import LEDGER
 from secure_fl.federation.verify.rounds import FILE, Rounds
 from secure_fl.files import is_file
+from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
 
-_OPEN = ("progress", "state", "plan", HEAD)
+_OPEN = ("progress", "state", "plan", HEAD, BEFORE, SUCCESSOR)
 _TRAINED = ("pretrain", "cluster")
 """Steps in which every release is of the round that its client was called to."""
 
@@ -45,22 +55,24 @@ class Party:
     lines: Sequence[Line]
     rounds: Rounds
 
-    def check(self, ledger: PrivacyLedger | None) -> None:
-        """Everything, each thing once."""
+    def check(self, ledger: PrivacyLedger | None) -> Plan | None:
+        """Everything, each thing once; the plan that a client accepted."""
         data = self.folder.read(OWNER)
         self.folder.covered.add(OWNER)
         words = (data or b"")[CHECK:].decode("utf-8", errors="replace").split(" ")
         sound = data is not None and checked("", OWNER, data[CHECK:]) == data[:CHECK]
         if not sound or len(words) != 5 or data is None:
             self.folder.found(OWNER, "content", "damaged: not as its owner wrote it")
-            return
+            return None
         role, name, _, federation, fingerprint = words
         self._owner(name, federation, fingerprint)
         files = {each: self._file(each, data[CHECK:].decode()) for each in _OPEN}
         self._reached(files)
+        plan = self._plan(files["plan"]) if role == "client" else None
         if role == "client":
-            self._ledger(name, ledger, self._plan(files["plan"]))
+            self._ledger(name, ledger, plan, self._came_with(files[BEFORE], ledger))
         self.folder.checked.append(("owner", f"{role} {name}, fingerprint {fingerprint}"))
+        return plan
 
     @cached_property
     def _planned(self) -> PlanEntry | None:
@@ -104,7 +116,7 @@ class Party:
         if data is None or self._planned is None:
             return None
         try:
-            plan = Plan.decode(data[len(data) - read_header(data).body_length :])
+            plan = Plan.decode(body_of(data))
         except SecureFLError as problem:
             self.folder.found("plan", "content", problem.problem)
             return None
@@ -113,7 +125,19 @@ class Party:
             return None
         return plan
 
-    def _ledger(self, name: str, ledger: PrivacyLedger | None, plan: Plan | None) -> None:
+    def _came_with(self, data: bytes | None, ledger: PrivacyLedger | None) -> Mark | None:
+        """How far the ledger had come under the plan before; None where there was none."""
+        found = {} if data is None else self.folder.parsed(BEFORE, data, "content", dict[str, Any])
+        if ledger is None or not found or not found["ledger"]:
+            return None
+        mark = Mark(*found["ledger"])
+        for problem in ledger.lost([("the plan before", mark)]):
+            self.folder.found(LEDGER, "releases", problem)
+        return mark
+
+    def _ledger(
+        self, name: str, ledger: PrivacyLedger | None, plan: Plan | None, mark: Mark | None
+    ) -> None:
         """A client's own releases against the rounds that it was called to, and is in."""
         asked = {place for place, names in self.rounds.asked.items() if name in names}
         config = None if plan is None else plan.config
@@ -123,7 +147,7 @@ class Party:
             if private and asked and not is_file(self.folder.folder / LEDGER):
                 self.folder.found(LEDGER, "file", "missing, though the plan is private")
             return
-        own = [each for each in ledger.releases if _of_the_run(each)]
+        own = [each for each in ledger.since(mark) if _of_the_run(each)]
         number = plan.clients.index(name) if plan is not None and name in plan.clients else None
         others = {one for each in own for one in each.subjects} - {number}
         if number is not None and others:

@@ -21,7 +21,6 @@ from secure_fl.federation.releases.privacy_record import privacy_said, sketches_
 from secure_fl.federation.run_folder.summary import Privacy, Summary
 from secure_fl.federation.transcript.entries import LedgerEntry, PlanEntry, RoundEntry, SumEntry
 from secure_fl.federation.verify.rounds import FILE, Finding
-from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
@@ -123,7 +122,7 @@ def _charged(releases: Iterable[Release]) -> dict[tuple[str, int], dict[int, int
     found: dict[tuple[str, int], dict[int, int]] = {}
     for release in releases:
         own = release.purpose != NOISED_BY_KEY_HOLDER and release.history is None
-        if own and release.unit is PrivacyUnit.CLIENT and isinstance(release.event, IntegerEvent):
+        if own and isinstance(release.event, IntegerEvent):
             of_round = found.setdefault((release.phase, release.round), {})
             of_round |= dict.fromkeys(release.subjects, release.event.parties)
     return found

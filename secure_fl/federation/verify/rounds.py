@@ -141,6 +141,8 @@ class Rounds:
             return
         self.signatures += 3
         self.coordinators.append(self.agreed.coordinator.fingerprint)
+        if (follows := self.agreed.plan.follows) is not None:
+            self._reached = (follows.place.step, follows.place.round)
         yield from self.agreed.problems()
 
     @property

@@ -296,9 +296,9 @@ class Federation:
         return list(Transcript.open(self.folder / "server" / "transcript.jsonl").lines())
 
 
-def seeds() -> range:
+def seeds(few: int = 3) -> range:
     """Of kills: a few in the suite, as many as `SECURE_FL_KILL_SEEDS` says elsewhere, from
     `SECURE_FL_KILL_FIRST` on.
     """
     first = int(os.environ.get("SECURE_FL_KILL_FIRST", "0"))
-    return range(first, first + int(os.environ.get("SECURE_FL_KILL_SEEDS", "3")))
+    return range(first, first + int(os.environ.get("SECURE_FL_KILL_SEEDS", str(few))))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from federation.parties.toy_federation import Made, expected, make
 
 from secure_fl.crypto.envelope import Phase
+from secure_fl.federation.parties.client_round import forked
+from secure_fl.federation.parties.party import failure_word
 from secure_fl.federation.wire import route
 from secure_fl.secure_sum.messages import RoundReason
 
@@ -115,3 +119,25 @@ def test_a_client_dies_after_its_group_was_opened(key_holder: str, phase: Phase,
     assert len({client.state for client in alive}) == 1
     assert alive[0].state is not None
     assert alive[0].state.facts["survivors"] == [8, 8 - len(made.lost)]
+
+
+@pytest.mark.parametrize(
+    ("refusing", "silent", "word"),
+    [(1, 1, "too-few"), (1, 2, "too-few"), (2, 0, "forked"), (2, 1, "forked")],
+)
+def test_the_reason_is_of_those_who_are_missing(refusing: int, silent: int, word: str) -> None:
+    """Not that of one who left earlier, where others went without a word."""
+    made = make(5, "masked")
+
+    def refuse(releases: object) -> None:
+        raise forked("another history", "of a test")
+
+    for client in made.clients[:refusing]:
+        client._site = replace(client._site, admit=refuse)
+    quiet = {f"client-{number:04d}" for number in range(5 - silent, 5)}
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        return None if sender in quiet and route(data).phase == Phase.UPLOAD else data
+
+    made.run(tap)
+    assert failure_word(made.server.failed) == word

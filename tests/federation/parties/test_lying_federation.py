@@ -17,6 +17,7 @@ from federation.parties.toy_federation import Made, make, roster_of
 from federation.parties.trials import Trial, chunk_of, trial
 
 from secure_fl.crypto.envelope import Phase, sign_envelope
+from secure_fl.federation.parties import client
 from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.wire import Wire, route, shown
@@ -140,6 +141,15 @@ def lie_other_transcript() -> str:
 
 def lie_past_the_end() -> str:
     made = make(4, "masked", rounds=1)
+    made.run()
+    made.clients[0]._progress.over = False  # as if it had not heard of the end
+    return reason(made, made.clients[0], begin(made, 9))
+
+
+def lie_after_the_end() -> str:
+    """Rounds are left: another plan may have them by now."""
+    made = make(4, "masked", rounds=2)
+    made.server.closing = lambda: True
     made.run()
     return reason(made, made.clients[0], begin(made, 9))
 
@@ -350,7 +360,8 @@ LIES = {
         Lie(lie_small_cohort, "too-few"),
         Lie(lie_other_state, "forked", FederationClient, "_on_call", "digest != own.digest"),
         Lie(lie_other_transcript, "forked", FederationClient, "_on_call", "not the transcript"),
-        Lie(lie_past_the_end, "older-place", FederationClient, "_begin", "nothing is left"),
+        Lie(lie_past_the_end, "older-place", FederationClient, "_begin", "the last"),
+        Lie(lie_after_the_end, "older-place", FederationClient, "_on_call", "has ended"),
         Lie(lie_roster_without_oneself, "survivors-switched", ClientSetup, "_share", "own keys"),
         Lie(lie_short_roster, "too-few", key_directory.KeyBook, "of", "need("),
         Lie(lie_left_out, "survivors-switched"),
@@ -364,7 +375,7 @@ LIES = {
         Lie(lie_small_pool, "below-minimum", round_client, "by_block", "BELOW_MINIMUM"),
         Lie(lie_sums, "forked", RoundClient, "_confirm", "FORKED"),
         Lie(lie_claims, "forked", RoundClient, "_confirm", "FORKED"),
-        Lie(lie_state_of_few, "not-agreed", FederationClient, "_on_state", "check_enough("),
+        Lie(lie_state_of_few, "not-agreed", client, "check_claimed", "check_enough("),
         Lie(lie_state_of_another_client, "wrong-key"),
         Lie(lie_state_of_another_call, "forked", FederationClient, "_begin_late", "forked"),
         Lie(lie_old_state_again, "", FederationClient, "_on_state", "post.place <= "),

@@ -21,6 +21,7 @@ def hosts(tmp_path: Path) -> list[Remote]:
     return [Remote(MAKE, each) for each in facts.values()]
 
 
+@pytest.mark.slow
 def test_every_party_in_a_process_of_its_own_and_one_of_them_killed(hosts: list[Remote]) -> None:
     """The last client's process is killed when it has dealt its shares; the others go on."""
     ends: dict[str, bytes] = {}

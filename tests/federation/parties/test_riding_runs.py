@@ -42,7 +42,12 @@ def asked(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[str, str]) 
 
 
 @pytest.mark.parametrize(
-    "kind", [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
+    "kind",
+    [
+        ("masked", "clients"),
+        ("bfv+masked", "clients"),
+        pytest.param(("bfv+masked", "authority"), marks=pytest.mark.slow),
+    ],
 )
 def test_from_the_second_round_on_clients_are_asked_five_times(
     kind: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,1 @@
+"""A site's side of a federation: its folder, data and policy, and the process that has them."""

@@ -1,0 +1,1 @@
+"""Parties that live on several machines: one outbound stream a site, in real time."""
