@@ -13,10 +13,23 @@ if TYPE_CHECKING:
 OPEN_STARTS = ("restarts", "farthest")
 """Baselines whose server reads what a sum would hide: protection is off unless set, and refused."""
 
+MOMENT_ROUNDS = 2
+"""Rounds of pre-training by view moments: one for the centre, one for the moments."""
+
+
+def moment_epsilon(config: FederationConfig) -> float:
+    """What the sums of view moments may cost an example, as part of the run's budget."""
+    privacy = config.privacy
+    if privacy.moment_epsilon is not None:
+        return privacy.moment_epsilon
+    return privacy.epsilon / 2 if config.pools.enabled else privacy.epsilon
+
 
 def rules_between(config: FederationConfig) -> Iterator[Rule]:
     """Every rule between tables, as (holds, setting, its value, problem, remedy)."""
     yield from _pretraining_rules(config)
+    yield from _moment_rules(config)
+    yield from _adaptive_rules(config)
     yield from _pool_rules(config)
     yield from _other_rules(config)
     yield from _column_rules(config)
@@ -40,6 +53,70 @@ def _pretraining_rules(config: FederationConfig) -> list[Rule]:
          'set pools.start = "random" or pretrain.mode = "federated"'),
         (pools.enabled or pretrain.mode != "none", "pools.enabled", pools.enabled,
          "both phases are switched off", "enable the pools or choose a pretrain.mode"),
+    ]
+
+
+def _moment_rules(config: FederationConfig) -> list[Rule]:
+    """View moments: sums over everybody's examples, of which the encoder is computed."""
+    pretrain, pools, privacy = config.pretrain, config.pools, config.privacy
+    if pretrain.method != "view_moments":
+        return []
+    cost = moment_epsilon(config)
+    return [
+        (pretrain.mode in ("federated", "load"), "pretrain.mode", pretrain.mode,
+         "view moments are a sum over clients",
+         'set pretrain.mode = "federated", or pretrain.method = "train"'),
+        (pretrain.rounds == MOMENT_ROUNDS, "pretrain.rounds", pretrain.rounds,
+         "view moments are two sums, the centre and the moments", "leave it out"),
+        (pretrain.participation == 1, "pretrain.participation", pretrain.participation,
+         "the two sums are over everybody, once", "set it to 1, or leave it out"),
+        (privacy.unit != "client", "privacy.unit", privacy.unit,
+         "view moments bound what an example adds to a sum, not what a client does",
+         'set privacy.unit = "example", or pretrain.method = "train"'),
+        (config.security.robust == "none", "security.robust", config.security.robust,
+         "each group's sum would be a release of its own, and noise is made for everybody's",
+         'set security.robust = "none", or pretrain.method = "train"'),
+        (not pools.enabled or pools.encoder == "frozen", "pools.encoder", pools.encoder,
+         "the encoder is fixed features and a matrix, with nothing to train",
+         'set pools.encoder = "frozen", or leave it out'),
+        (config.model.encoder == "auto", "model.encoder", config.model.encoder,
+         "view moments bring their own encoder",
+         'leave it out, or set pretrain.method = "train"'),
+        (privacy.unit != "example" or not pools.enabled or cost < privacy.epsilon,
+         "privacy.moment_epsilon", privacy.moment_epsilon,
+         f"view moments alone would use up privacy.epsilon = {privacy.epsilon:g}",
+         "set it below privacy.epsilon, or set pools.enabled = false"),
+        (privacy.unit != "example" or cost <= privacy.epsilon,
+         "privacy.moment_epsilon", privacy.moment_epsilon,
+         f"above privacy.epsilon = {privacy.epsilon:g}", "leave it out, or raise privacy.epsilon"),
+    ]
+
+
+def _adaptive_rules(config: FederationConfig) -> list[Rule]:
+    """There is a separation whose weights may follow something, and something that they follow."""
+    objective, pools, unit = config.objective, config.pools, config.privacy.unit
+    fixed = not objective.adaptive
+    sketched = pools.enabled and pools.start == "sketch" and pools.sketch_of != "encoder"
+    return [
+        (fixed or objective.name in ("ssd", "ssd_nt_xent"), "objective.adaptive", True,
+         f"{objective.name} has no separation whose weights could follow anything",
+         'set objective.name = "ssd", or leave objective.adaptive out'),
+        (fixed or config.pretrain.mode == "federated", "objective.adaptive", True,
+         "clients train nothing in pre-training",
+         'set pretrain.mode = "federated", or leave objective.adaptive out'),
+        (fixed or config.pretrain.method == "train", "objective.adaptive", True,
+         "view moments train nothing, so that there is no objective to weigh",
+         'set pretrain.method = "train", or leave objective.adaptive out'),
+        (fixed or unit != "client", "objective.adaptive", True,
+         "under client-level privacy nothing is opened that says how far clients differ",
+         'leave objective.adaptive out, or set privacy.unit = "example"'),
+        (fixed or unit != "none" or config.security.robust == "none", "security.robust",
+         config.security.robust, "sums of groups do not say how far clients differ",
+         'set security.robust = "none", or leave objective.adaptive out'),
+        (fixed or unit != "example" or sketched, "pools.sketch_of", pools.sketch_of,
+         "under privacy gamma and delta follow the sketches, which come before any encoder then",
+         'set pools.start = "sketch" and pools.sketch_of = "examples", or leave '
+         "objective.adaptive out"),
     ]
 
 

@@ -46,7 +46,8 @@ def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
         if least > FEWEST:
             remedy += f", or security.min_pool_clients = {FEWEST}"
         yield _enough("pools", pools, clients, pools.count * least, problem, remedy)
-    if config.privacy.unit == "client" and config.privacy.min_clients is not None:
+    shares = config.privacy.unit == "client" or config.noises_moments
+    if shares and config.privacy.min_clients is not None:
         yield from _survivors(config, clients, config.privacy.min_clients, protected=protected)
 
 
@@ -65,7 +66,7 @@ def _enough(
 def _survivors(
     config: FederationConfig, clients: int, fewest: int, *, protected: bool
 ) -> Iterator[Rule]:
-    """Client-level privacy's own smallest sum against the roster, the colluders and the pools."""
+    """The smallest sum that noise shares are made for, against roster, colluders and pools."""
     field, privacy = "privacy.min_clients", config.privacy
     problem = f"more survivors than the {clients} clients (partition.clients)"
     yield fewest <= clients, field, fewest, problem, f"at most {clients}"

@@ -179,6 +179,8 @@ class ViewsConfig(Section):
     """probability of a horizontal flip; photo 0.5, glyph 0"""
     colour_jitter: float | None = Field(None, ge=0, le=1)
     """strength of colour (glyph: brightness and contrast) jitter; 0.8 and 0.4"""
+    turn: float = Field(0.0, ge=0, le=180)
+    """images: degrees turned by at most, either way; 180 where turned images mean the same"""
     noise: float = Field(0.1, ge=0)
     """series and tables: deviation of added noise; a series, or a table's column, has deviation 1
     under data.scale = auto

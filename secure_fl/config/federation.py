@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from secure_fl.config.agreement import OPEN_STARTS, rules_between
+from secure_fl.config.agreement import MOMENT_ROUNDS, OPEN_STARTS, rules_between
 from secure_fl.config.cohorts import cohort_rules, group_sizes
 from secure_fl.config.data_tables import DataConfig, PartitionConfig, ViewsConfig
 from secure_fl.config.privacy import PrivacyConfig
@@ -58,7 +58,8 @@ class FederationConfig(Section):
         """Whether something is made for a number of classes: heads, or sketches split by label."""
         pools = self.pools
         return pools.enabled and (
-            pools.task == "supervised" or (pools.start == "sketch" and pools.sketch == "labelled")
+            pools.task == "supervised"
+            or (pools.start == "sketch" and pools.sketch in ("labelled", "conditional"))
         )
 
     @property
@@ -66,6 +67,18 @@ class FederationConfig(Section):
         """Whether sketches leave clients with noise only: protected, or to hide examples."""
         noised = self.security.protection != "plain" or self.privacy.unit == "example"
         return noised and self.pools.enabled and self.pools.start == "sketch"
+
+    @property
+    def noises_moments(self) -> bool:
+        """Whether clients sum view moments with shares of noise."""
+        return self.pretrain.sums_moments and self.privacy.unit == "example"
+
+    @property
+    def sketches_first(self) -> bool:
+        """Whether sketches come before pre-training, since the objective's weights follow them:
+        under example-level privacy nothing else is released that says how far clients differ.
+        """
+        return self.objective.adaptive and self.privacy.unit == "example"
 
     @property
     def keeps_encoder(self) -> bool:
@@ -90,6 +103,9 @@ class FederationConfig(Section):
         ):
             given["pools"] = _with_defaults(given.get("pools"), {"warmup_rounds": rounds - 1})
         unit = _setting(given.get("privacy"), "unit")
+        moments = _setting(given.get("pretrain"), "method") == "view_moments"
+        if moments:
+            given = _of_moments(given)
         if _setting(given.get("pools"), "count") == 1:  # there is nothing to find
             trained = _setting(given.get("pretrain"), "mode") != "none"
             given["pools"] = _with_defaults(
@@ -101,6 +117,8 @@ class FederationConfig(Section):
         ):
             given["pretrain"] = _with_defaults(given.get("pretrain"), {"weights": "examples"})
             open_sums = {"weights": "examples", "sketch_starts": 32, "sketch_iterations": 11}
+            if _setting(given.get("pools"), "sketch") == "conditional":
+                open_sums["sketch_starts"] = 128
             given["pools"] = _with_defaults(given.get("pools"), open_sums)
         if unit == "client":
             given["pools"] = _with_defaults(given.get("pools"), {"start": "pretrained"})
@@ -108,7 +126,7 @@ class FederationConfig(Section):
             given["model"] = _with_defaults(given.get("model"), {"norm": "group"})
         if unit == "example":
             given["objective"] = _with_defaults(given.get("objective"), {"form": "normalized"})
-            if _setting(given.get("model"), "encoder") != "resnet18":
+            if _setting(given.get("model"), "encoder") != "resnet18" and not moments:
                 given["model"] = _with_defaults(given.get("model"), {"features": 64})
         return given
 
@@ -162,6 +180,13 @@ class FederationConfig(Section):
         if self.security.robust != "none":
             sizes = {each for size in sizes for each in group_sizes(size, self.security.group_size)}
         return sizes | ({clients} if self.pools.enabled and self.pools.start == "sketch" else set())
+
+
+def _of_moments(given: dict[str, Any]) -> dict[str, Any]:
+    """What view moments leave no choice of."""
+    pretrain = _with_defaults(given["pretrain"], {"rounds": MOMENT_ROUNDS})
+    pools = _with_defaults(given.get("pools"), {"encoder": "frozen"})
+    return given | {"pretrain": pretrain, "pools": pools}
 
 
 def _setting(table: object, name: str) -> object:

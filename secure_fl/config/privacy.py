@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Literal
 
 from pydantic import Field
@@ -40,9 +41,13 @@ class PrivacyConfig(Section):
     statistic_share: float = Field(0.1, gt=0, lt=1)
     """released-statistics: share of the budget that the statistic takes"""
     features: int = Field(256, ge=8)
-    """released-statistics: random features that stand for the uniformity kernel"""
+    """released-statistics: random features that stand for the uniformity kernel, others in every
+    step
+    """
     group_size: int = Field(4, ge=2, le=16)
     """group: examples that meet in one loss"""
+    group_views: int = Field(2, ge=2, le=8)
+    """group: views of an example; more cost time, as more rows are trained on, and no privacy"""
     choice: Literal["auto", "sketch", "exponential"] = "auto"
     """example level: sketch (the released one, at no cost) | exponential (mechanism, by loss) |
     auto (sketch if any)
@@ -61,8 +66,14 @@ class PrivacyConfig(Section):
     """
     sketch_width: int | None = Field(None, ge=2)
     """directions that released sketches are projected to; 12, with labels 6"""
+    moment_epsilon: float | None = Field(None, gt=0)
+    """view_moments at example level: cost of its two sums alone, a part of epsilon; unset: epsilon,
+    or half of it where pools are trained too
+    """
+    centre_share: float = Field(0.02, gt=0, lt=1)
+    """view_moments at example level: share of that which the features' centre takes"""
     integer_noise: Literal["skellam", "discrete_gaussian"] = "skellam"
-    """client level: skellam (shares add up exactly) | discrete_gaussian"""
+    """client level, view_moments: skellam (shares add up exactly) | discrete_gaussian"""
     rounding: Literal["toward_zero", "conditional"] = "toward_zero"
     """client level: toward_zero (never lengthens an update) | conditional (unbiased, charged for
     more)
@@ -70,13 +81,17 @@ class PrivacyConfig(Section):
     scale_bits: int = Field(14, ge=4, le=20)
     """client level: grid of 2^-bits of the norm bound that updates are rounded to"""
     min_clients: int | None = Field(None, ge=2)
-    """client level: with fewer survivors a round is not opened; unset: 3/4 of the roster"""
+    """client level, view_moments: with fewer survivors nothing is opened; unset: 3/4 of all"""
     colluders: int = Field(1, ge=1)
-    """client level: clients whose noise share is not counted on"""
+    """client level, view_moments: clients whose noise share is not counted on"""
     count_noise: float | None = Field(None, gt=0)
     """client level: deviation of the noise on a pool's count; unset: calibrated"""
     false_pass: float = Field(0.05, gt=0, lt=1)
     """client level: probability allowed that a pool of 0 or 1 clients passes the minimum"""
+
+    def fewest_survivors(self, roster: int) -> int:
+        """Of so many clients, those without whom no sum under shares of noise is opened."""
+        return ceil(0.75 * roster) if self.min_clients is None else self.min_clients
 
     def chooses_by_loss(self, start: str) -> bool:
         """Whether, with this start, pools are chosen through the exponential mechanism."""

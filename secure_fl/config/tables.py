@@ -14,9 +14,10 @@ class ModelConfig(Section):
     """Encoder and projector."""
 
     table = "model"
-    encoder: Literal["auto", "convnet", "resnet18", "series_convnet", "mlp"] = "auto"
+    encoder: Literal["auto", "convnet", "resnet18", "series_convnet", "mlp", "scattering"] = "auto"
     """auto (resnet18 for colour, convnet for one channel or another width, series_convnet for
-    series, mlp for tables) | convnet | resnet18 | series_convnet | mlp
+    series, mlp for tables) | convnet | resnet18 | series_convnet | mlp | scattering (a small head
+    on fixed wavelets, for images and series: few weights for noise to fall on)
     """
     norm: Literal["auto", "group", "batch"] = "auto"
     """auto (batch for resnet18 as in the paper, else group) | group | batch"""
@@ -64,6 +65,14 @@ class ObjectiveConfig(Section):
         "projector_to_encoder"
     )
     """KL(z||h) as the authors' code, or KL(h||z) as printed"""
+    adaptive: bool = False
+    """ssd: gamma and delta follow how far clients differ, in federated pre-training: as their
+    summed updates say, or under privacy their sketches, which then come first
+    """
+    adaptive_least: float = Field(0.5, ge=0, le=1)
+    """what gamma and delta are multiplied by where clients are alike"""
+    adaptive_most: float = Field(2.0, ge=1)
+    """and where they have nothing in common"""
 
 
 class OptimiserConfig(Section):
@@ -105,6 +114,34 @@ class PretrainConfig(OptimiserConfig):
     """centralized: the unlabelled set to train on"""
     load_from: PathText | None = None
     """load: a finished run folder with the same model"""
+    method: Literal["train", "view_moments"] = "train"
+    """federated: train (the objective, by averaging) | view_moments (two sums: fixed public
+    features, whitened by how views of one example differ; `rounds` is 2); load: how the encoder of
+    the run `load_from` was made
+    """
+    views_per_example: int = Field(8, ge=2, le=64)
+    """view_moments: views of an example, whose differences are averaged away"""
+    moment_clip: float = Field(0.1, gt=0, le=1)
+    """view_moments: bound on the norm of one example's matrix"""
+    prior: Literal["synthetic", "none"] = "synthetic"
+    """view_moments: synthetic (views of drawn shapes, of nobody's data, fill in what noise hides) |
+    none
+    """
+
+    head: Literal["fisher", "whitening"] = "fisher"
+    """view_moments: fisher (by what examples differ in, beside what changes from view to view;
+    twice the numbers in the sum) | whitening (by the latter alone)
+    """
+
+    @property
+    def trains(self) -> bool:
+        """Whether clients train an encoder round by round."""
+        return self.mode == "federated" and self.method == "train"
+
+    @property
+    def sums_moments(self) -> bool:
+        """Whether clients sum how their examples' views differ."""
+        return self.mode == "federated" and self.method == "view_moments"
 
 
 class PoolsConfig(OptimiserConfig):
@@ -143,18 +180,22 @@ class PoolsConfig(OptimiserConfig):
     """sketch: share by which another pool's loss (or error) must be lower for a client to leave its
     found group; 0: choose freely
     """
-    sketch: Literal["auto", "features", "labelled"] = "auto"
+    sketch: Literal["auto", "features", "labelled", "conditional"] = "auto"
     """sketch: features (a client's mean example) | labelled (by label: finds permuted labels too) |
-    auto (labelled if supervised)
+    conditional (compared by the labels both have: where clients hold different labels) | auto
+    (labelled if supervised)
     """
-    sketch_of: Literal["examples", "encoder"] = "examples"
-    """sketch: examples (pooled pixels; values, squares and spectrum of series; columns) | encoder
-    (embeddings by the pre-trained one)
+    sketch_of: Literal["auto", "examples", "scattering", "features", "encoder"] = "auto"
+    """sketch: examples (pooled pixels; values, squares and spectrum of series; columns) |
+    scattering | features (512 random ones of the scattering) | encoder (embeddings by the
+    pre-trained one) | auto (examples)
     """
     sketch_iterations: int = Field(6, ge=1, le=10_000)
     """sketch: most iterations of federated k-means; 11 where sketches are not noised"""
     sketch_starts: int = Field(128, ge=1, le=10_000)
-    """sketch: k-means runs side by side, the tightest is kept; 32 where sketches are not noised"""
+    """sketch: k-means runs side by side, the tightest is kept; 32 where sketches are not noised,
+    but conditional ones
+    """
     restart_attempts: int = Field(20, ge=1, le=10_000)
     """restarts: most draws before going on with the best one"""
     restart_share: float = Field(0.1, gt=0, lt=1)

@@ -2,7 +2,7 @@
 
 Public names, each imported when it is used; their docstrings say the rest:
 
-- examples: `Dataset`, `join`, `pooled_values`;
+- examples: `Dataset`, `join`, `pooled_values`, `synthetic_examples` (nobody's);
 - where they come from: `load_source`, `load_sources`;
 - who holds which: `partition`, `ClientData`, `count_classes`, and in figures `summarise`,
   `PartitionSummary`, `ClientSummary`;
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from secure_fl.data.summary import ClientSummary as ClientSummary
     from secure_fl.data.summary import PartitionSummary as PartitionSummary
     from secure_fl.data.summary import summarise as summarise
+    from secure_fl.data.synthetic import synthetic_examples as synthetic_examples
     from secure_fl.data.views import batch_views as batch_views
     from secure_fl.data.views import build_views as build_views
     from secure_fl.data.views import check_range as check_range
@@ -47,6 +48,7 @@ __getattr__, __dir__, __all__ = lazily(
         "pooled": ["pooled_values"],
         "sources": ["load_source", "load_sources"],
         "summary": ["ClientSummary", "PartitionSummary", "summarise"],
+        "synthetic": ["synthetic_examples"],
         "views": ["batch_views", "build_views", "check_range", "two_views"],
     },
 )

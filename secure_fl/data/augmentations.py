@@ -3,7 +3,8 @@ like does not depend on who else is there.
 
 Which numbers decide is drawn at once for all rows (`secure_fl.coins`), and every change is a
 formula of a row and its numbers. Formulas of colour are those of kornia and torchvision. Positions
-in a grid need the bits of float32: `views` draws outside of autocast.
+in a grid need the bits of float32: `views` draws outside of autocast. Examples in double precision
+are changed in double precision throughout.
 
 Suffixes: N rows, C channels, H and W sides, L time steps.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
-from math import log, prod
+from math import log, prod, radians
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -49,18 +50,20 @@ class PhotoViews:
         flip: probability of a horizontal flip.
         jitter: strength of brightness, contrast and saturation; hue is turned by a quarter of it
             at most.
+        turn: degrees that an image is turned by at most, either way.
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: float = 0.5
     jitter: float = 0.8
+    turn: float = 0.0
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
-        numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
+        numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS).to(x.dtype)
         order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
         boxes, others = numbers.tensor_split([2 * _TRIES + 2], 1)
         flip, jitter, grey, *factors = others.to(x.device).unbind(1)
-        x = cropped(x, boxes, self.crop_scale)
+        x = cropped(x, boxes, self.crop_scale, _angles(draws, self.turn))
         _change(x, flip < self.flip, lambda x, _: x.flip(3))
         _change(
             x,
@@ -99,19 +102,21 @@ class GlyphViews:
         crop_scale: share of the area that a crop keeps, from and to.
         flip: probability of a horizontal flip.
         jitter: strength of both.
+        turn: degrees that an image is turned by at most, either way.
     """
 
     crop_scale: tuple[float, float] = (0.4, 1.0)
     flip: float = 0.0
     jitter: float = 0.4
+    turn: float = 0.0
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
-        numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS)
+        numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS).to(x.dtype)
         boxes, others = numbers.tensor_split([2 * _TRIES + 2], 1)
         flip, lit, brightness, sharpened, contrast = others.to(x.device).unbind(1)
         added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
         factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
-        x = cropped(x, boxes, self.crop_scale)
+        x = cropped(x, boxes, self.crop_scale, _angles(draws, self.turn))
         _change(x, flip < self.flip, lambda x, _: x.flip(3))
         return x.add_(_over_pixels(added)).clamp_(0, 1).mul_(_over_pixels(factor)).clamp_(0, 1)
 
@@ -136,8 +141,8 @@ class SeriesViews:
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         values = prod(x.shape[1:])
-        deviates = draws.normal(values + 1, Use.NOISE).to(x.device)
-        decisions = draws.uniform(2 if x.ndim == 3 else values, Use.DECISIONS).to(x.device)
+        deviates = draws.normal(values + 1, Use.NOISE).to(x)
+        decisions = draws.uniform(2 if x.ndim == 3 else values, Use.DECISIONS).to(x)
         x = x * (1 + self.scale * deviates[:, -1]).view(-1, *[1] * (x.ndim - 1))
         if x.ndim == 3:
             x = self._warped(x, decisions[:, :1])
@@ -147,7 +152,7 @@ class SeriesViews:
     def _warped(self, x_NCL: Tensor, number_N1: Tensor) -> Tensor:
         """Read each series at times bent by a random sine that leaves both ends in place."""
         length = x_NCL.shape[-1]
-        time = torch.linspace(-1, 1, length, device=x_NCL.device)
+        time = torch.linspace(-1, 1, length, device=x_NCL.device, dtype=x_NCL.dtype)
         bend = self.warp * 2 * (2 * number_N1 - 1) * torch.sin(torch.pi * (time + 1) / 2)
         grid = torch.stack([time + bend, torch.zeros_like(bend)], dim=-1)[:, None]
         warped = functional.grid_sample(
@@ -188,20 +193,39 @@ class TableViews:
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         columns = x.shape[1]
-        deviates = draws.normal(2 * columns, Use.NOISE).to(x.device)
-        decisions = draws.uniform(columns, Use.DECISIONS).to(x.device)
+        deviates = draws.normal(2 * columns, Use.NOISE).to(x)
+        decisions = draws.uniform(columns, Use.DECISIONS).to(x)
         replaced = (decisions < self.corrupt) & (decisions < decisions.amax(1, keepdim=True))
         return torch.where(replaced, deviates[:, :columns], x) + self.noise * deviates[:, columns:]
 
 
-def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tensor:
+def cropped(
+    x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float], angle_N: Tensor | None = None
+) -> Tensor:
     """A box of each image, resized to the whole: the first of ten that fits, its area within
     `scale` and its shape from 3:4 to 4:3.
 
     Args:
         numbers: `[N, 22]` within [0, 1): areas, shapes, and where the box begins.
+        angle_N: radians that each image is turned by about its middle, before; what then lies
+            outside of it is 0.
     """
     height, width = x_NCHW.shape[2:]
+    wide, high = _boxes(height, width, numbers, scale)
+    columns, rows = _places(wide, width, numbers[:, -2]), _places(high, height, numbers[:, -1])
+    x_NHW, y_NHW = torch.broadcast_tensors(columns[:, None, :], rows[:, :, None])
+    outside = "border"
+    if angle_N is not None:
+        x_NHW, y_NHW = _turned(x_NHW, y_NHW, angle_N, (height, width))
+        outside = "zeros"
+    grid = torch.stack([x_NHW, y_NHW], 3).to(x_NCHW.device)
+    return functional.grid_sample(x_NCHW, grid, padding_mode=outside, align_corners=True)
+
+
+def _boxes(
+    height: int, width: int, numbers: Tensor, scale: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Width and height `[N]` of a box of each image, in pixels."""
     area = (scale[0] + (scale[1] - scale[0]) * numbers[:, :_TRIES]) * (height * width)
     shape = (
         log(_NARROWEST) + (log(_WIDEST) - log(_NARROWEST)) * numbers[:, _TRIES : 2 * _TRIES]
@@ -214,11 +238,21 @@ def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tens
     none = ~fits.any(1)
     wide[none] = min(float(width), float(round(height * _WIDEST)))
     high[none] = min(float(height), float(round(width / _NARROWEST)))
-    columns, rows = _places(wide, width, numbers[:, -2]), _places(high, height, numbers[:, -1])
-    grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), 3).to(
-        x_NCHW.device
-    )
-    return functional.grid_sample(x_NCHW, grid, padding_mode="border", align_corners=True)
+    return wide, high
+
+
+def _angles(draws: Draws, degrees: float) -> Tensor | None:
+    """Each image's own, `[N]` in radians; none are drawn where images are not turned."""
+    return radians(degrees) * (2 * draws.uniform(1, Use.TURN)[:, 0] - 1) if degrees else None
+
+
+def _turned(
+    x_NHW: Tensor, y_NHW: Tensor, angle_N: Tensor, sides: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Places from -1 to 1, turned about 0 in pixels, which are as wide as they are high."""
+    cosine, sine = (part[:, None, None] for part in (angle_N.cos(), angle_N.sin()))
+    aspect = max(1, sides[0] - 1) / max(1, sides[1] - 1)
+    return cosine * x_NHW - sine * aspect * y_NHW, sine / aspect * x_NHW + cosine * y_NHW
 
 
 def _places(extent_N: Tensor, side: int, number_N: Tensor) -> Tensor:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from secure_fl.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from secure_fl.data.partitions import ClientData
 
 _BYTES = 8
 """Bytes of an example's digest: two sets of a million examples meet by chance with 2^-24."""
@@ -66,6 +70,13 @@ def whole_digest(parts: Iterable[Dataset]) -> str:
         digest.update(part.x.numpy().tobytes())
         digest.update(part.y.numpy().tobytes())
     return digest.hexdigest()
+
+
+def examples_digest(clients: Iterable[ClientData]) -> str:
+    """`whole_digest` of all that clients hold, as `partition.json` has it."""
+    return whole_digest(
+        part for client in clients for part in (client.train, client.validation, client.test)
+    )
 
 
 def _digest(row: np.ndarray, salt: bytes, form: bytes = b"as loaded") -> str:

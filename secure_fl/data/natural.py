@@ -23,18 +23,22 @@ def natural_clients(data: Dataset, config: FederationConfig, seed: int) -> list[
         PartitionError: a client holds too few examples, or a group is with two clients.
     """
     assert data.client is not None
-    _check_groups(data)
+    check_groups(data)
+    names = data.client_names
     return [
-        _client_of(data, i, owner, config, seed)
+        held_by(
+            data.take(data.client == owner), i, names[owner] if names else str(owner), config, seed
+        )
         for i, owner in enumerate(data.client.unique().tolist())
     ]
 
 
-def _client_of(data: Dataset, i: int, owner: int, config: FederationConfig, seed: int) -> Held:
-    """What the client numbered `owner`, the i-th of all, holds."""
-    assert data.client is not None
-    name = data.client_names[owner] if data.client_names else str(owner)
-    own = data.take(data.client == owner)
+def held_by(own: Dataset, i: int, name: str, config: FederationConfig, seed: int) -> Held:
+    """What the i-th client of all holds, whose examples these are.
+
+    Raises:
+        PartitionError: it holds too few.
+    """
     mine = separated((replace(own, name=f"client {name}"), None))
     _check_enough(mine, i, name, config.partition.min_examples)
     named = replace(mine, train=replace(mine.train, name=said_in_errors(i, name)))
@@ -64,8 +68,12 @@ def _is_number(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
 
 
-def _check_groups(data: Dataset) -> None:
-    """Refuse a group that is with two clients: one could train on what the other is tested on."""
+def check_groups(data: Dataset) -> None:
+    """Refuse a group that is with two clients: one could train on what the other is tested on.
+
+    Raises:
+        PartitionError: there is one.
+    """
     if data.group is None or data.client is None:
         return
     if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):

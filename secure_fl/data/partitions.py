@@ -32,7 +32,7 @@ from secure_fl.data.holdout import (
     tested,
 )
 from secure_fl.data.joining import join, same_classes
-from secure_fl.data.natural import joined_clients, natural_clients, said_in_errors
+from secure_fl.data.natural import held_by, joined_clients, natural_clients, said_in_errors
 from secure_fl.data.transforms import Transform, transforms_for
 from secure_fl.errors import DataError, PartitionError
 from secure_fl.seeds import derive_seed, generator_of
@@ -76,10 +76,7 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
         DataError: examples are private, and what their columns are was read off them.
     """
     config, sources = resolved(config, sources), _alike(sources)
-    if labels_are_private(config) and not all(train.columns_declared for train, _ in sources):
-        remedy = "name text columns' values in data.sources.categories, or leave the columns out"
-        problem = "columns were made of values read off private examples, which models would show"
-        raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
+    _check_columns([train for train, _ in sources], config)
     spec, seed = config.partition, config.seed
     if spec.kind == "natural":
         held = natural_clients(
@@ -91,9 +88,27 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
         parts = _joined(_all_tested([separated(source) for source in sources], config))
         held = _deal(parts, config, spec.clients, derive_seed(seed, "partition"))
     transforms = transforms_for(spec, held[0].train, seed)
-    labelled = round(config.data.labelled_clients * len(held))
     clients = [_client(i, part, transforms, config) for i, part in enumerate(held)]
-    return clients[:labelled] + [_without_labels(client) for client in clients[labelled:]]
+    return [_labelled(client, len(held), config) for client in clients]
+
+
+def own_client(
+    own: Dataset, number: int, name: str, clients: int, config: FederationConfig
+) -> ClientData:
+    """One natural client, from its own examples alone: as `partition` gives it among all others.
+
+    Args:
+        own: its examples, classes numbered as everybody's are.
+        number: its place among the clients.
+        name: its name.
+        clients: how many there are.
+
+    Raises:
+        PartitionError, DataError: as `partition`.
+    """
+    _check_columns([own], config)
+    held = held_by(own, number, name, config, derive_seed(config.seed, "partition"))
+    return _labelled(_client(number, held, (), config), clients, config)
 
 
 def resolved(
@@ -143,6 +158,14 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
         remedy = "set data.classes or data.class_names, or Dataset.from_arrays(..., classes=...)"
         raise DataError(problem, field="data.classes", value=None, remedy=remedy)
     return 0
+
+
+def _check_columns(parts: Sequence[Dataset], config: FederationConfig) -> None:
+    """Refuse columns that were read off examples, where these are private."""
+    if labels_are_private(config) and not all(part.columns_declared for part in parts):
+        remedy = "name text columns' values in data.sources.categories, or leave the columns out"
+        problem = "columns were made of values read off private examples, which models would show"
+        raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
 
 
 def _alike(sources: Sequence[Splits]) -> list[Splits]:
@@ -273,8 +296,12 @@ def _client(
     return ClientData(i, train, validation, test, held.group, note, name)
 
 
-def _without_labels(client: ClientData) -> ClientData:
-    """Test labels stay: they only measure."""
+def _labelled(client: ClientData, clients: int, config: FederationConfig) -> ClientData:
+    """The last clients join without labels, as `data.labelled_clients` says; test labels stay: they
+    only measure.
+    """
+    if client.id < round(config.data.labelled_clients * clients):
+        return client
     return replace(
         client,
         train=client.train.unlabelled(),

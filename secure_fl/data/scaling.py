@@ -81,6 +81,26 @@ def _check_private(config: FederationConfig) -> None:
         raise ConfigError(problem, field="pools.sketch_of", value="encoder", remedy=remedy)
 
 
+def check_columns(config: FederationConfig, shape: Sequence[int]) -> None:
+    """Refuse given means and deviations that are not one a column of the examples.
+
+    Args:
+        shape: of one example.
+
+    Raises:
+        DataError: they are more or fewer.
+    """
+    means = config.data.column_means
+    if means is None or tuple(shape) == (len(means),):
+        return
+    problem = f"{len(means)} means and deviations for examples of shape {tuple(shape)}"
+    remedy = (
+        "give one number a column, in the order of the columns; a text column is one column for "
+        "each of its values (mean 0 and deviation 1 leave those as they are)"
+    )
+    raise DataError(problem, field="data.column_means", value=f"{len(means)} means", remedy=remedy)
+
+
 @dataclass(frozen=True)
 class Scaling:
     """How vectors are scaled, the same at every client; what is no vector is left as it is.
@@ -117,20 +137,9 @@ class Scaling:
             problem = "of a single column nothing would be left"
             raise DataError(problem, field="data.scale", value=kind, remedy=remedy)
         made = cls(kind, data.column_means, data.column_deviations)
-        made.check_width(example)
+        if kind == "given":
+            check_columns(config, example.shape)
         return made
-
-    def check_width(self, example: Dataset) -> None:
-        """Refuse given numbers that are not one a column.
-
-        Raises:
-            DataError: they are more or fewer.
-        """
-        if self.kind == "given" and example.shape != (len(self.means or ()),):
-            problem, field = "not one mean and deviation a column", "data.column_means"
-            found = f"{len(self.means or ())} means for examples of shape {example.shape}"
-            remedy = "give one number a column, in the order of the columns"
-            raise DataError(problem, field=field, value=found, remedy=remedy)
 
     def client(self, client: ClientData) -> ClientData:
         """A client's examples scaled, its sketch's examples beside them where these are others.

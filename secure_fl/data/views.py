@@ -1,4 +1,4 @@
-"""Two views of an example: crops and colours for images, warps for series, other columns for
+"""Views of an example: crops and colours for images, warps for series, other columns for
 tables, or an augmentation of the caller's.
 
 A caller's augmentation is a callable `x -> x'` on a batch that draws from torch's global generator,
@@ -60,7 +60,8 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
         "flip": config.flip,
         "jitter": config.colour_jitter,
     }
-    return replace(made, **{name: value for name, value in asked.items() if value is not None})
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    return replace(made, turn=config.turn, **chosen)
 
 
 def check_range(data: Dataset) -> None:
@@ -83,8 +84,16 @@ def check_range(data: Dataset) -> None:
 
 
 def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Tensor, Tensor]:
-    """Two views of each row of `x`, every row by itself, so that no example can be in
-    another's view.
+    """Two views of each row of `x`, as `own_views` makes them."""
+    first, second = own_views(augment, x, draws, 2)
+    return first, second
+
+
+def own_views(
+    augment: Augmentation, x: Tensor, draws: Draws | int, count: int
+) -> tuple[Tensor, ...]:
+    """`count` views of each row of `x`, every row by itself, so that no example can be in
+    another's view. The first ones are the same whatever the count.
 
     Ours and other `KeyedAugmentation`s take all rows at once. A callable of a caller's gets one row
     `[1, ...]` at a time and torch's generator in a state that belongs to that row: it costs a call
@@ -100,16 +109,15 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
         with _outside_autocast(x):
-            first, second = (_keyed(augment, x, draws.of_view(view)) for view in (0, 1))
-        return first, second
+            return tuple(_keyed(augment, x, draws.of_view(view)) for view in range(count))
     before = global_generators()
     with _outside_autocast(x):
-        views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
+        views = tuple(_one_at_a_time(augment, x, draws.of_view(view)) for view in range(count))
     if before != global_generators():
         problem = "draws from Python's or numpy's generator"
         remedy = "draw from torch's global generator, which is seeded for every example"
         raise PrivacyError.of_kind(problem, "augment", augment, remedy)
-    return views[0], views[1]
+    return views
 
 
 def batch_views(

@@ -20,12 +20,29 @@ from secure_fl.pools.pool_set import PoolSet
 class TrainEncoder:
     """Pre-train from this encoder and projector `[P]`.
 
-    `bound`: client-level privacy's norm bound of the round, where it adapts.
+    Attributes:
+        bound: client-level privacy's norm bound of the round, where it adapts.
+        difference: how far clients differ, where the objective's weights follow it.
     """
 
     round: int
     vector: Tensor = field(repr=False)
     bound: float | None = None
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class SumFeatures:
+    """View moments: sum the examples' features, whose mean is the centre."""
+
+
+@dataclass(frozen=True)
+class SumMoments:
+    """View moments: sum how the views of each example differ, of features centred by `centre`
+    `[F]`, float64.
+    """
+
+    centre: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,17 @@ class TrainCandidate:
 
 Training = TrainEncoder | TrainPool
 """Asks for an update."""
-Ask = TrainEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
+Ask = (
+    TrainEncoder
+    | SumFeatures
+    | SumMoments
+    | GiveCentre
+    | GiveSketch
+    | VoteCentre
+    | ScorePools
+    | TrainPool
+    | TrainCandidate
+)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
 from secure_fl.errors import ConfigError
 from secure_fl.federation.facts import PublicFacts
+from secure_fl.federation.place import Place
+from secure_fl.federation.predecessor import Predecessor
 from secure_fl.federation.wire import SUITE, plain_header
 from secure_fl.he.ceremony import Epoch
 from secure_fl.he.parameters import ParameterSet
@@ -64,6 +66,8 @@ _TYPES = {
     "code": dict,
     "publish_models": int,
 }
+_FOLLOWS = "follows"
+"""Stands in a plan only where it follows another."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Plan:
         clients: their names on the roster; a client's number is its place here.
         roster: digest of the roster in force, 32 bytes.
         layout: digest of the encoder's layout (names, types and shapes of its tensors), 32 bytes.
-        start: digest of the state before the first round, 32 bytes.
+        start: digest of the state before the first round, 32 bytes; where the plan follows another,
+            of the state that the one before had come to.
         largest_state: bytes of the largest state that the program comes to, when encoded.
         server: its name on the roster.
         authority: the key holder's name on the roster; empty where the clients hold the key.
@@ -86,6 +91,7 @@ class Plan:
         code: digest in hex of each part of the software that clients are to run, by name.
         publish_models: whether the server is given the models, which it must then say wherever it
             says what it learns.
+        follows: the federation that this one goes on from; None where it begins anew.
     """
 
     configuration: Mapping[str, Any] = field(repr=False)
@@ -103,6 +109,7 @@ class Plan:
     last_day: str = ""
     code: Mapping[str, str] = field(default_factory=dict)
     publish_models: bool = False
+    follows: Predecessor | None = None
 
     @cached_property
     def config(self) -> FederationConfig:
@@ -120,6 +127,11 @@ class Plan:
     def facts(self) -> PublicFacts:
         """What steps, models and noise follow from."""
         return PublicFacts(self.config, self.shape, self.classes, len(self.clients), self.largest)
+
+    @property
+    def begins(self) -> Place:
+        """Where the program is before the first round."""
+        return Place(0, 0) if self.follows is None else self.follows.place
 
     @property
     def protection(self) -> str:
@@ -176,6 +188,9 @@ class Plan:
         document = asdict(self) | {"configuration": dict(self.configuration), "format": _FORMAT}
         document |= {name: getattr(self, name).hex() for name in ("roster", "layout", "start")}
         document |= {"code": dict(self.code), "publish_models": int(self.publish_models)}
+        del document[_FOLLOWS]
+        if self.follows is not None:
+            document[_FOLLOWS] = self.follows.document()
         return canonical(document)
 
     @classmethod
@@ -185,7 +200,9 @@ class Plan:
         Raises:
             RefusedError: `malformed`.
         """
-        found = fields(parse_object(data, "plan"), "plan", _TYPES)
+        content = parse_object(data, "plan")
+        more: dict[str, type] = {_FOLLOWS: dict} if _FOLLOWS in content else {}
+        found = fields(content, "plan", _TYPES | more)
         names, shape = found["clients"], found["shape"]
         texts = [*names, *found["code"].values()]
         right = found.pop("format") == _FORMAT and all(isinstance(text, str) for text in texts)
@@ -195,8 +212,11 @@ class Plan:
             raise malformed("plan", "unknown format, or a value out of range")
         found |= {name: from_hex(found[name], name, 32) for name in ("roster", "layout", "start")}
         found |= {"clients": tuple(names), "shape": tuple(shape)}
+        found |= {name: Predecessor.read(found[name]) for name in more}
         plan = cls(**found | {"publish_models": bool(found["publish_models"])})
         _ = plan.config
+        if plan.follows is not None and plan.by_authority:
+            raise malformed("plan", "follows another, and an authority holds the models")
         return plan
 
     def sign(self, coordinator: Identity, roster: Roster) -> bytes:

@@ -4,6 +4,8 @@
     folder/results/…             answers that were made, sealed, to be given again as they were
     folder/transcript.jsonl      the server's transcript as this client was shown it
 
+Where the plan follows another, ledger and stored sketch go on from this client's folder there.
+
 Guarantee: the site's own policy judges the plan, from numbers that are computed here; the gate
 charges a release before it is made, and refuses what passes the plan's budget; an answer that was
 made is stored before it is sent, so the same question gets the same bytes over any number of kills.
@@ -26,10 +28,12 @@ from torch import Tensor, nn
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import ConfigError, PrivacyError
+from secure_fl.federation.asks import PoolScore
 from secure_fl.federation.client import Client
 from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.factory.path_check import check_paths
 from secure_fl.federation.local.workbench import Workbench
+from secure_fl.federation.parties.before import Before
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.policy.cost import OwnData
@@ -41,6 +45,7 @@ from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.releases.budget import BudgetGate
 from secure_fl.federation.releases.run_state import RunState
 from secure_fl.federation.state import Place, State
+from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.program import StepProgram
 from secure_fl.federation.transcript.following import KeptFollower
@@ -50,7 +55,9 @@ from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks
 
-_LEDGER, _RESULTS, _TRANSCRIPT = "ledger.json", "results", "transcript.jsonl"
+LEDGER = "ledger.json"
+"""In the folder of a party: its ledger."""
+_RESULTS, _TRANSCRIPT = "results", "transcript.jsonl"
 
 
 def program_of(
@@ -91,6 +98,8 @@ class LocalSite:
         policy: its own.
         program: makes the program of a plan.
         today: by this site's clock.
+        before: what this client had come to under the plan that this one follows; None where there
+            is no such thing, and once it goes on from there.
     """
 
     folder: Path
@@ -100,10 +109,10 @@ class LocalSite:
     policy: Policy
     program: Callable[[Plan], StepProgram] = program_of
     today: Callable[[], datetime.date] = datetime.date.today
+    before: Before | None = None
 
     def __post_init__(self) -> None:
-        marked = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()
-        self._state = RunState(f"site-{marked}")
+        self._state = _state_of(self.folder)
         self._state.lies_apart_from(self.folder)
         self._follower = KeptFollower(self.folder / _TRANSCRIPT)
         self._gate: BudgetGate | None = None
@@ -112,10 +121,12 @@ class LocalSite:
     @property
     def site(self) -> Site:
         """For `FederationClient`."""
-        return Site(self.prepare, self.judge, self.admit, self._follower)
+        return Site(self.prepare, self.judge, self.admit, self._follower, self.held)
 
     def judge(self, plan: Plan) -> str | None:
         """Why this site does not take part in a plan; None where it does."""
+        if self.before is not None and (found := self.before.objection(plan)) is not None:
+            return found
         train, code, accounted = self.data.train, code_digest(), self.policy.accounted
         if tuple(train.shape) != tuple(plan.shape):
             return f"examples are of shape {tuple(train.shape)} here"
@@ -131,17 +142,36 @@ class LocalSite:
         PrivacyError: the ledger is gone, damaged, or has lost releases; or what is trained is not
         covered by the noise.
         """
-        program, config = self.program(plan), plan.config
+        program = self.program(plan)
         check_paths(program.factory, len(self.data.train))
-        path, number = self.folder / _LEDGER, plan.clients.index(self.name)
-        kept = self._state.mark("ledger") is not None or is_file(path)
-        noised = config.noises_sketches
-        self._gate = BudgetGate(config.privacy, path, self._state, sketches=noised, resumed=kept)
-        self._box = ReleaseBox(self.folder / _RESULTS, self._state, self._gate.charged)
-        already = self._gate.already(number)
+        number, gate = plan.clients.index(self.name), self._books(plan)
+        already = gate.already(number)
         data, bench = replace(self.data, id=number), Workbench(program.factory)
         client = Client.of(program, data, bench, NoiseSource.fresh(), self._box, already)
         return program, SiteAnswers(program, client, self._box)
+
+    def held(self, plan: Plan) -> State | None:
+        """The state that this client had come to under the plan before, if there was one."""
+        return None if self.before is None else self.before.state
+
+    def _books(self, plan: Plan) -> BudgetGate:
+        """Ledger and stored answers; at first those of the plan before, where there was one."""
+        path, privacy, before = self.folder / LEDGER, plan.config.privacy, self.before
+        noised = plan.config.noises_sketches
+        kept = self._state.mark("ledger") is not None or is_file(path)
+        earlier = None if before is None else _gate_of(before, plan)
+        if earlier is not None and earlier.ledger is not None and not kept:
+            earlier.ledger.save(path)
+            kept = True
+        gate = BudgetGate(privacy, path, self._state, sketches=noised, resumed=kept)
+        self._gate, self._box = gate, ReleaseBox(self.folder / _RESULTS, self._state, gate.charged)
+        if before is not None and earlier is not None:
+            gate.follows([] if earlier.mark is None else [("the plan before", earlier.mark)])
+            there = before.path
+            box = ReleaseBox(there / _RESULTS, _state_of(there), earlier.charged)
+            self._box.go_on_from(box)
+            before.left_for(plan, earlier.mark)
+        return gate
 
     def admit(self, releases: Sequence[Release]) -> None:
         """Charge what an answer will release. Raises PrivacyError: the budget would be passed;
@@ -150,6 +180,28 @@ class LocalSite:
         """
         if self._gate is not None:
             self._gate.admit(releases, self._box.answers)
+
+
+def _state_of(folder: Path) -> RunState:
+    """Where the key and the marks of a client's folder are."""
+    marked = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
+    return RunState(f"site-{marked}")
+
+
+def has_ledger(folder: Path) -> bool:
+    """Whether a client began a ledger in its folder, though it may be gone by now."""
+    return _state_of(folder).mark("ledger") is not None
+
+
+def _gate_of(before: Before, plan: Plan) -> BudgetGate | None:
+    """The ledger as it was left under the plan before; None where the client agreed to no plan
+    there. Raises PrivacyError: it is gone, damaged, or has lost releases.
+    """
+    state, config = _state_of(before.path), plan.config
+    if before.state is None and not has_ledger(before.path):
+        return None
+    noised = config.noises_sketches
+    return BudgetGate(config.privacy, before.path / LEDGER, state, sketches=noised, resumed=True)
 
 
 class SiteAnswers:
@@ -176,6 +228,19 @@ class SiteAnswers:
             self._box.checkpointed()  # nobody asks again what is two rounds old
         self._last = state.place
         return self._client.answer(state, position)
+
+    def scored(self, state: State) -> PoolScore | None:
+        """The pool that this client would choose of a state's, and how it fares there; None where
+        there are no pools. For the site alone: nothing of it is charged, so none of it may leave.
+
+        Raises:
+            PrivacyError: the sketch that it chooses by was released, and is gone.
+        """
+        if not self._program.facts.config.pools.enabled:
+            return None
+        if self._lacks_sketch(state):
+            self._client.recall(state)
+        return self._client.scored(Evaluate(self._program.factory), state, 0).score
 
     def _lacks_sketch(self, state: State) -> bool:
         names, config = self._program.names, self._program.facts.config

@@ -50,8 +50,9 @@ class Opening:
     There must be `fewest` clients in it, beside what `security` asks for, and `minimum` in a pool
     whose count goes up by `count_unit` a member. An opened field lies within `bound` for each
     client in it, in the head within `head_bound`, and `margin` for their noise; a sum beyond that
-    is refused. With a `group_size`, groups of so many clients or more are drawn by `group_seed` and
-    summed apart, and this holds for each.
+    is refused. With `whole` a field fills its slot of the secure sum, and there is one group. With
+    a `group_size`, groups of so many clients or more are drawn by `group_seed` and summed apart,
+    and this holds for each.
     """
 
     bound: int
@@ -60,5 +61,6 @@ class Opening:
     fewest: int = 2
     minimum: int = 1
     count_unit: int = 1
+    whole: bool = False
     group_size: int | None = None
     group_seed: bytes = b""

@@ -16,19 +16,32 @@ from secure_fl.models.convnet import MLP, ConvNet, SeriesConvNet
 from secure_fl.models.heads import Projector, feature_width
 from secure_fl.models.norms import Norm
 from secure_fl.models.resnet import FEATURES, ResNet18
+from secure_fl.models.scattering import ScatteringEncoder
+from secure_fl.models.view_features import WhitenedEncoder
 
-_WIDTH = 128
+_WIDTH, _WHITENED = 128, 512
+"""Numbers of features by default."""
+_AXES = {"convnet": (3,), "resnet18": (3,), "series_convnet": (2,), "scattering": (2, 3)}
+"""What encoders take: axes of one example. What is not here takes any."""
 
 
-def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.Module:
+def build_encoder(
+    config: ModelConfig, shape: tuple[int, ...], seed: int, whitened: bool = False
+) -> nn.Module:
     """An encoder `[N, *shape]` -> `[N, features]`, initialised from `seed`.
+
+    Args:
+        whitened: fixed features and a linear map of them (`WhitenedEncoder`), whatever the
+            encoder that is named. Its features are the same for every seed, since they are in none
+            of the files that an encoder is restored from.
 
     Raises:
         ModelError: the encoder named does not take this shape, or the width it is asked for.
     """
+    if whitened:
+        return WhitenedEncoder(shape, config.features or _WHITENED)
     kind = _kind(config, shape)
-    dimensions = {"convnet": 3, "resnet18": 3, "series_convnet": 2}.get(kind)
-    if dimensions is not None and len(shape) != dimensions:
+    if len(shape) not in _AXES.get(kind, (len(shape),)):
         problem = f"does not take examples of shape {shape}"
         remedy = 'set model.encoder = "auto"'
         raise ModelError(problem, field="model.encoder", value=config.encoder, remedy=remedy)
@@ -41,6 +54,8 @@ def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.
             return ResNet18(shape[0], norm)
         if kind == "mlp":
             return MLP(shape, width, norm)
+        if kind == "scattering":
+            return ScatteringEncoder(shape, width, norm)
         return (ConvNet if kind == "convnet" else SeriesConvNet)(shape[0], width, norm)
 
 

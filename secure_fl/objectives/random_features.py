@@ -6,6 +6,11 @@ since cos² + sin² = 1 in each pair, and E_W φ(u)·φ(v) = exp(−t‖u − v�
 m^(-1/2). The usual random phases, √2 cos(Wz + b), need twice the norm for the same kernel, and so
 twice the noise. Source: Rahimi & Recht 2007.
 
+The map is drawn anew in every step. Against one that stays, a network learns to spread its
+embeddings over these features rather than over the sphere; a fresh map is an unbiased estimate of
+the same kernel in every step, and no more can be learned of it. It costs no privacy: a map follows
+from a public seed and the step's number, and ‖φ(z)‖ = 1 for every W.
+
 Suffixes: U units, R rows (views) of a unit, D dimensions, M pairs of features.
 """
 
@@ -32,23 +37,32 @@ class RandomFeatures:
     Attributes:
         frequencies: W, `[M, D]`; public, since noise hides the examples and not the map.
         t: the kernel's scale.
+        seed: that W was drawn from.
     """
 
     frequencies: Tensor = field(repr=False)
     t: float
+    seed: int
 
     @classmethod
-    def draw(cls, dimension: int, t: float, seed: int, pairs: int = PAIRS) -> RandomFeatures:
-        """Frequencies from a public seed.
+    def draw(
+        cls, dimension: int, t: float, seed: int, pairs: int = PAIRS, step: int = 0
+    ) -> RandomFeatures:
+        """Frequencies from a public seed, for one step.
 
         Raises:
             ObjectiveError: no pairs are asked for.
         """
         if pairs < 1:
             raise ObjectiveError("no features", field="pairs", value=pairs, remedy=f"use {PAIRS}")
-        generator = generator_of(seed, "random-features")
+        generator = generator_of(seed, "random-features", step)
         drawn = torch.randn(pairs, dimension, generator=generator, dtype=torch.float64)
-        return cls(drawn * (2 * t) ** 0.5, t)
+        return cls(drawn * (2 * t) ** 0.5, t, seed)
+
+    def at(self, step: int) -> RandomFeatures:
+        """As many frequencies from the same seed, for another step."""
+        pairs, dimension = self.frequencies.shape
+        return RandomFeatures.draw(dimension, self.t, self.seed, pairs, step)
 
     def __call__(self, z: Tensor) -> Tensor:
         """φ of the unit vectors of `[..., D]`: `[..., 2M]`, of norm 1 but for rounding."""
@@ -67,6 +81,10 @@ class KernelMean:
     """
 
     features: RandomFeatures
+
+    def at(self, step: int) -> KernelMean:
+        """With the features of a step."""
+        return KernelMean(self.features.at(step))
 
     @property
     def dimension(self) -> int:

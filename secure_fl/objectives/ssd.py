@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from secure_fl.config import ObjectiveConfig
+from secure_fl.objectives.adaptive import gamma_of
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.losses import (
     align_loss,
@@ -21,11 +22,6 @@ from secure_fl.objectives.losses import (
 from secure_fl.objectives.objective import Objective, TwoViewModel, TwoViews
 from secure_fl.objectives.separation import Separation
 from secure_fl_kernels.subspace import Subspace
-
-GAMMA = {"code": 1.0, "normalized": 0.055, "paper": 0.01}
-"""Weight of the regulariser that gives each form about the same tangential gradient; 1 is the
-paper's, with the code form.
-"""
 
 
 @dataclass(frozen=True)
@@ -41,11 +37,10 @@ class SSD(Objective):
 
     @cached_property
     def weights(self) -> Mapping[str, float]:
-        gamma = GAMMA[self.config.form] if self.config.gamma is None else self.config.gamma
         contrastive = self.config.name == "ssd_nt_xent"
         chosen = {"nt_xent": 1.0} if contrastive else {"align": 1.0, "uniformity": self.config.beta}
         if self.separation is not None:
-            chosen |= {"dsr": gamma, "distillation": self.config.delta}
+            chosen |= {"dsr": gamma_of(self.config), "distillation": self.config.delta}
         return {name: weight for name, weight in chosen.items() if weight != 0}
 
     @property

@@ -11,9 +11,9 @@ Suffixes: U units, R rows of a unit (an example's views), D dimensions, F featur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class UnitObjective(Protocol):
 
     def unit_losses(self, h: Tensor, z: Tensor, released: Tensor | None) -> Tensor:
         """`h` `[U, R, F]`, `z` `[U, R, D]` -> `[U]`, each from its rows and `released` only."""
+
+
+@runtime_checkable
+class DrawnAnew(Protocol):
+    """A unit objective of which something public, such as a random map, is drawn in every step."""
+
+    def at(self, step: int) -> UnitObjective:
+        """As in a step of one call of training; steps are counted from 0."""
 
 
 class TargetObjective(Protocol):
@@ -156,6 +164,11 @@ class SSDUnits:
     direction: Direction
     coupling: Coupling = Coupling.PER_EXAMPLE
 
+    def at(self, step: int) -> SSDUnits:
+        """With the random features of a step."""
+        statistic = None if self.statistic is None else self.statistic.at(step)
+        return replace(self, statistic=statistic)
+
     def unit_losses(self, h_URF: Tensor, z_URD: Tensor, released: Tensor | None) -> Tensor:
         unit = normalize(z_URD)
         losses = (unit[:, 0] - unit[:, 1]).square().sum(1)
@@ -211,7 +224,7 @@ def unit_form(
 
     Args:
         dimension: width of z.
-        seed: public; draws the random features.
+        seed: public; draws the random features, those of step 0 here.
         pairs: of random features.
 
     Raises:

@@ -76,7 +76,7 @@ def _remedy(config: FederationConfig) -> str:
             options += [Raise("pools.warmup_rounds", limit=pools.rounds - 1), keeps]
     elif pools.start == "random":
         options.append(Setting("pools.start", "pretrained"))
-    if pretrain.mode == "federated" and pools.start == "pretrained":
+    if pretrain.trains and pools.start == "pretrained":
         options.append(Raise("pretrain.rounds"))
     return advise(config, *options, Lower("pools.count", limit=2))
 

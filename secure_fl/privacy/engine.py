@@ -95,6 +95,7 @@ def choose_mechanism(
     pairs: int = PAIRS,
     mechanism: MechanismName = "auto",
     group_size: int = 4,
+    group_views: int = 2,
     statistic_share: float = STATISTIC_SHARE,
     widest: int = WIDEST,
     adaptive: AdaptiveBound | None = None,
@@ -107,8 +108,8 @@ def choose_mechanism(
 
     Args:
         dimension: width of z.
-        seed, pairs: public; they give the random features of uniformity.
-        group_size: examples in a group.
+        seed, pairs: public; they give the random features of uniformity, others in every step.
+        group_size, group_views: examples in a group, and views of each.
         statistic_share: of 1/σ² that goes to a released statistic.
         widest: largest width of z under a released statistic.
         adaptive: a clip bound that follows the norms, for per-example clipping.
@@ -117,7 +118,7 @@ def choose_mechanism(
         PrivacyError: the objective does not fit the mechanism; names one that does.
     """
     if mechanism == "group":
-        return _in_groups(cast("Objective", objective), sampling, group_size)
+        return _in_groups(cast("Objective", objective), sampling, group_size, group_views)
     form = _uncoupled(objective, dimension, seed, pairs)
     settings = (sampling.examples, sampling.sampling_rate, sampling.noise_multiplier)
     alone = mechanism == "auto" and getattr(form, "statistic", None) is None
@@ -127,10 +128,10 @@ def choose_mechanism(
     return ReleasedStatistics(units, *settings, sampling.bound, statistic_share, widest)
 
 
-def _in_groups(objective: Objective, sampling: Sampling, members: int) -> GroupNTXent:
-    """NT-Xent within groups of so many examples."""
+def _in_groups(objective: Objective, sampling: Sampling, members: int, views: int) -> GroupNTXent:
+    """NT-Xent within groups of so many examples, with so many views of each."""
     noise, rate = sampling.noise_multiplier, sampling.sampling_rate
-    form = group_form(objective, members)
+    form = group_form(objective, members, views)
     return GroupNTXent(form, sampling.bound, noise, rate, sampling.examples)
 
 
@@ -218,15 +219,16 @@ class _Training(Generic[_Views]):
 
     def _form_gradients(self, coins: Coins, step: int) -> None:
         """Draw the units of a step, and leave the noised gradients in the model."""
-        drawn = self.mechanism.draw(self.stream)
+        mechanism = self.mechanism.at(step)
+        drawn = mechanism.draw(self.stream)
         if not len(drawn):
-            self.mechanism.gradients(self.model, cast("_Views", torch.empty(0, 1)), self.stream)
+            mechanism.gradients(self.model, cast("_Views", torch.empty(0, 1)), self.stream)
             return
         draws = coins.at(step, drawn.flatten())
         views = self._views(drawn, draws)
         of_rows = row_draws(draws, len(drawn), rows_of(views).shape[1])
         with _untouched(self._trained), keyed_dropout(self.model, of_rows):
-            self.mechanism.gradients(self.model, views, self.stream)
+            mechanism.gradients(self.model, views, self.stream)
 
     def _views(self, drawn: Tensor, draws: Draws) -> _Views:
         """The views of a step's examples; of the first ones tried before they are used."""

@@ -105,6 +105,10 @@ class PrivacyLedger:
         """How far it has come: goes into every record of what was released."""
         return self._chain.mark
 
+    def since(self, mark: Mark | None) -> tuple[Release, ...]:
+        """What was recorded after a mark, in that order; everything without one."""
+        return tuple(self._releases.values())[0 if mark is None else mark.length :]
+
     def lost(self, marks: Iterable[tuple[str, Mark]]) -> list[str]:
         """Marks, each with its place, that it no longer begins with everything that they count."""
         return [

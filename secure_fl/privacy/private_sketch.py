@@ -12,6 +12,10 @@ With labels, each projected vector is multiplied (outer product) by its label's 
 vector whose first coordinate is the same for all labels, so that a sketch holds the plain one
 beside what tells labels apart. A part for each label would hold the same signal in more
 coordinates, each with noise, and little of the plain one: `bench/private_sketch.py` measures both.
+
+Where clients hold different labels, the mean of all says above all which. Then `by_label` gives
+each label a part of its own, and a number beside it: what a client has of a label is divided by how
+much of it there is, and clients are compared by labels that both have (`parts`).
 Everything computed from the two releases afterwards, such as every round of k-means, is free.
 
 **Guarantee**: for the n public example slots of a client, each release is one Gaussian mechanism:
@@ -24,7 +28,8 @@ floating-point sum leaves.
 *Proof of the bound.* A release is Σ_j f(x_j; public)/n + noise/n, where f depends on example j's
 own vector (and label) and on public values only: projection, codes, and ḡ, which was released
 before, so that the pair is an adaptive composition. f is zero or has length at most 1: a unit
-vector, or the outer product of two, shrunk toward zero coordinate by coordinate. An empty slot
+vector, one lengthened by a number to unit length again, or the outer product of such a vector and
+another, shrunk toward zero coordinate by coordinate. An empty slot
 contributes zero, not minus ḡ, and n is public. So zero-out moves the sum by ‖f‖ ≤ 1, and
 replace-one by ‖f − f'‖ ≤ 2, whatever ḡ is.
 
@@ -65,6 +70,8 @@ _PLAIN, _CODE, _TRIED = 0.35, 3, 200
 """Of a label's code: its first coordinate, the same for all labels; how many others there are at
 most; draws of which the best spread is taken.
 """
+_COUNT = 0.37
+"""Of an example's part `by_label`: how long its share of the number of examples is."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class PrivateSketch:
         dimensions: directions d of the projection; None for 12, and 6 where there are labels.
         centring: share of the budget (of 1/σ²) that the centre takes; 0 leaves the first release
             and the centring out.
+        by_label: a part for each label and the number of its examples, instead of codes.
 
     Raises:
         PrivacyError: a setting is out of range.
@@ -91,6 +99,7 @@ class PrivateSketch:
     classes: int = 0
     dimensions: int | None = None
     centring: float = 0.1
+    by_label: bool = False
 
     @classmethod
     def within(
@@ -102,10 +111,12 @@ class PrivateSketch:
         seed: int,
         classes: int = 0,
         dimensions: int | None = None,
+        *,
+        by_label: bool = False,
     ) -> Self:
         """The sketch whose two releases cost exactly (ε, δ), by the Gaussian's closed form."""
         noise = noise_for(epsilon, delta, adjacency, sampling_rate=1, steps=1)
-        return cls(noise, features, seed, classes, dimensions)
+        return cls(noise, features, seed, classes, dimensions, by_label=by_label)
 
     def __post_init__(self) -> None:
         noise, wide = self.noise_multiplier, self.dimensions is None or self.dimensions >= 1
@@ -115,6 +126,7 @@ class PrivateSketch:
             (self.classes >= 0, "classes", "0 for a sketch without labels"),
             (wide, "dimensions", "1 or more, for example 16"),
             (0 <= self.centring < 1, "centring", "within [0, 1), for example 0.2"),
+            (self.classes or not self.by_label, "by_label", "False without labels"),
         ):
             if not holds:
                 raise PrivacyError("out of range", name, getattr(self, name), remedy)
@@ -122,22 +134,36 @@ class PrivateSketch:
     @property
     def part(self) -> int:
         """Length of the plain sketch: the dimensions asked for, at most an example's."""
-        return min(self.features, self.dimensions or (6 if self.classes else 12))
+        coded = self.classes and not self.by_label
+        return min(self.features, self.dimensions or (6 if coded else 12))
 
     @property
     def width(self) -> int:
         """How many numbers a sketch has."""
-        return self.part * (self.codes.shape[1] if self.classes else 1)
+        return (self.part + self.by_label) * (self.codes.shape[1] if self.classes else 1)
 
     def plain(self, sketches: Tensor) -> Tensor:
         """What sketches `[..., width]` say of the examples without their labels, `[..., part]`."""
         return sketches[..., : self.part] / _PLAIN if self.classes else sketches
 
+    def parts(self, released: Tensor, size: int) -> tuple[Tensor, Tensor, float]:
+        """What a released sketch `[width]` `by_label` says: sums over the examples of each label
+        `[classes, part]`, their numbers `[classes]`, and the number from which noise leaves
+        something of a label: two deviations of it, and as long a sum as the noise alone has.
+        """
+        table = released.view(self.classes, self.part + 1) * size
+        noise, rest = self.events()[-1].noise_multiplier, sqrt(1 - _COUNT**2)
+        fewest = max(2 * noise / _COUNT, noise * sqrt(self.part) / rest, 1.0)
+        return table[:, :-1] / rest, table[:, -1] / _COUNT, fewest
+
     @cached_property
     def codes(self) -> Tensor:
         """A public unit vector a label, float64 `[classes, 1 + c]`, c at most 3: as many labels
-        have axes of their own, more are spread out.
+        have axes of their own, more are spread out. `by_label` each has an axis, `[classes,
+        classes]`.
         """
+        if self.by_label:
+            return torch.eye(self.classes, dtype=torch.float64)
         if self.classes <= _CODE:
             spread = torch.eye(self.classes, dtype=torch.float64)
         else:
@@ -223,6 +249,9 @@ class PrivateSketch:
             return on_grid(rows)
         known = (labels >= 0) & (labels < self.classes)
         codes = self.codes[labels.clamp(0, self.classes - 1)] * known[:, None]
+        if self.by_label:
+            there = (rows.square().sum(1, keepdim=True) > 0) * _COUNT
+            rows = torch.cat([sqrt(1 - _COUNT**2) * rows, there], dim=1)
         return on_grid((codes[:, :, None] * rows[:, None, :]).flatten(1))
 
     def _check_beside(self, features: Tensor, labels: Tensor | None, centre: Tensor | None) -> None:

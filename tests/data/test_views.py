@@ -265,6 +265,40 @@ def test_each_change_is_made_as_often_as_it_says(kind: type[GlyphViews | PhotoVi
     )
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_quarter_turn_moves_pixels_and_changes_none(quarters: int) -> None:
+    """A whole crop, turned; a picture that is not square loses what lies outside of it."""
+    x, whole, wide = torch.rand(5, 2, 9, 9), torch.full((5, 22), 0.5), torch.ones(5, 1, 6, 8)
+    angle = torch.full((5,), quarters * torch.pi / 2)
+    turned = cropped(x, whole, (1.0, 1.0), angle)
+    torch.testing.assert_close(turned, x.rot90(quarters, (2, 3)), rtol=0, atol=1e-5)
+    whole[:, 10:20] = 1 - 1e-6  # four to three
+    seen = cropped(wide, whole, (1.0, 1.0), angle)[0, 0]
+    assert float(seen.sum()) == pytest.approx(48 if quarters == 2 else 36, abs=1e-3)
+
+
+def test_images_are_turned_by_any_angle_up_to_the_one_set() -> None:
+    """Read off a bright spot to the right of the middle, with nothing else changed."""
+    x = torch.zeros(2000, 1, 41, 41)
+    x[:, 0, 20, 34:37] = 1.0
+    views = GlyphViews(crop_scale=(1.0, 1.0), jitter=0.0, turn=60.0)
+    seen = views.changed(x, Coins.public(1).at(0, torch.arange(2000)))[:, 0]
+    y, at = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
+    angles = torch.atan2((seen * y).sum((1, 2)), (seen * at).sum((1, 2))) * 180 / torch.pi
+    assert float(angles.abs().max()) < 62
+    assert abs(float(angles.mean())) < 5 * 60 / (3 * 2000) ** 0.5
+    assert float(angles.std()) == pytest.approx(60 / 3**0.5, rel=0.05)
+
+
+def test_an_image_that_is_not_turned_uses_no_further_coins() -> None:
+    x, draws = torch.rand(4, 3, 8, 8), Coins.public(2).at(0, torch.arange(4))
+    views = build_views(ViewsConfig(turn=1e-6), (3, 8, 8))
+    plain = build_views(ViewsConfig(), (3, 8, 8))
+    torch.testing.assert_close(
+        views.changed(x.clone(), draws), plain.changed(x.clone(), draws), rtol=0, atol=0.05
+    )
+
+
 def test_views_are_the_same_under_mixed_precision() -> None:
     """bfloat16 has eight bits: positions in a wide picture need more."""
     x = (torch.arange(256) / 256).expand(4, 3, 256, 256).clone()

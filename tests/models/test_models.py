@@ -32,6 +32,8 @@ def test_the_papers_sizes() -> None:
         ("series_convnet", (4, 37)),
         ("mlp", (1, 8, 8)),
         ("mlp", (30,)),
+        ("scattering", (3, 16, 16)),
+        ("scattering", (4, 37)),
         ("auto", (1,)),
     ],
 )

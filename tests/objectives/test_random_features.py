@@ -26,11 +26,13 @@ def embeddings(*shape: int, seed: int = 0) -> torch.Tensor:
     dimension=st.integers(1, 9),
     scale=st.floats(1e-9, 1e9),
     seed=st.integers(0, 99),
+    step=st.integers(0, 2**31),
 )
-def test_features_have_norm_one_exactly(
-    pairs: int, dimension: int, scale: float, seed: int
+def test_features_have_norm_one_exactly_in_every_step(
+    pairs: int, dimension: int, scale: float, seed: int, step: int
 ) -> None:
-    features = RandomFeatures.draw(dimension, 2.0, seed, pairs)
+    features = RandomFeatures.draw(dimension, 2.0, seed, pairs).at(step)
+    assert features.frequencies.shape == (pairs, dimension)
     z = scale * embeddings(5, dimension, seed=seed)
     assert torch.allclose(features(z).norm(dim=1), torch.ones(5, dtype=torch.float64), rtol=1e-12)
     assert torch.allclose(
@@ -54,8 +56,20 @@ def test_the_map_is_public_and_repeatable() -> None:
     first, again, other = (RandomFeatures.draw(8, 2.0, seed) for seed in (0, 0, 1))
     assert torch.equal(first.frequencies, again.frequencies)
     assert not torch.equal(first.frequencies, other.frequencies)
+    assert torch.equal(first.at(0).frequencies, first.frequencies)
+    assert torch.equal(first.at(3).frequencies, first.at(7).at(3).frequencies)
     with pytest.raises(ObjectiveError, match="pairs"):
         RandomFeatures.draw(8, 2.0, 0, 0)
+
+
+def test_steps_draw_independent_maps() -> None:
+    """Frequencies of 200 steps: no two alike, and correlated as little as chance has it."""
+    drawn = torch.stack(
+        [RandomFeatures.draw(8, 2.0, 0, 25).at(step).frequencies.flatten() for step in range(200)]
+    )
+    off = torch.corrcoef(drawn).fill_diagonal_(0)
+    assert float(off.abs().max()) < 6 / drawn.shape[1] ** 0.5
+    assert abs(float(off.square().mean()) * drawn.shape[1] - 1) < 0.1
 
 
 def test_both_views_share_one_unit_of_norm() -> None:

@@ -17,6 +17,8 @@ from torch.nn import functional
 from secure_fl.errors import PrivacyError
 from secure_fl.models.convnet import MLP, ConvNet, SeriesConvNet
 from secure_fl.models.heads import EncoderProjector, Projector
+from secure_fl.models.scattering import ScatteringEncoder
+from secure_fl.models.view_features import WhitenedEncoder
 from secure_fl.privacy.rows_alone import check_rows_alone, check_some_alone
 from secure_fl.privacy.unit_gradients import clipped_sum
 
@@ -211,10 +213,22 @@ def test_rows_by_themselves_are_let_through(way: str) -> None:
         (EncoderProjector(ConvNet(1, 32), Projector(32, 40, 16, "group")), (1, 12, 12)),
         (MLP((9,), 16), (9,)),
         (SeriesConvNet(3, 32), (3, 30)),
+        (ScatteringEncoder((1, 12, 12), 32), (1, 12, 12)),
+        (ScatteringEncoder((3, 30), 32), (3, 30)),
+        (WhitenedEncoder((1, 12, 12), 32), (1, 12, 12)),
         (nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 3)), (6,)),
         (nn.Sequential(nn.BatchNorm1d(6).requires_grad_(False).eval(), nn.Linear(6, 3)), (6,)),
     ],
-    ids=["convnet", "mlp", "series", "dropout", "frozen batch norm"],
+    ids=[
+        "convnet",
+        "mlp",
+        "series",
+        "scattering of images",
+        "scattering of series",
+        "whitened",
+        "dropout",
+        "frozen batch norm",
+    ],
 )
 def test_ordinary_models_are_let_through(model: nn.Module, shape: tuple[int, ...]) -> None:
     modes = [layer.training for layer in model.modules()]

@@ -13,6 +13,7 @@ from secure_fl.errors import PrivacyError
 from secure_fl.models.convnet import MLP, ConvNet, SeriesConvNet
 from secure_fl.models.heads import EncoderProjector, Projector
 from secure_fl.models.resnet import ResNet18
+from secure_fl.models.scattering import ScatteringEncoder
 from secure_fl.privacy.row_isolation import check_separable
 from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.privacy.unit_gradients import Method, clipped_sum
@@ -69,6 +70,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda: with_projector(MLP((9,), 16), 16), (9,)),
     "series_convnet": (lambda: with_projector(SeriesConvNet(3, 32), 32), (3, 30)),
     "resnet18": (lambda: with_projector(ResNet18(3, "group"), 512), (3, 6, 6)),
+    "scattering": (lambda: with_projector(ScatteringEncoder((1, 12, 12), 32), 32), (1, 12, 12)),
     "odd": (Odd, (2, 9, 8)),
     "words": (Words, (7,)),
 }

@@ -97,8 +97,9 @@ def test_augmentations_that_tie_examples_together_are_refused(name: str) -> None
         lambda x: x.mul_(torch.rand(len(x), 1, 1, 1)).clamp_(0, 1),
         PhotoViews(),
         GlyphViews(),
+        GlyphViews(turn=180.0),
     ],
-    ids=["nothing", "noise", "standardised", "kornia", "in place", "photo", "glyph"],
+    ids=["nothing", "noise", "standardised", "kornia", "in place", "photo", "glyph", "turned"],
 )
 def test_augmentations_of_single_examples_are_let_through(augment: Any) -> None:
     check_augmentation(augment, PHOTOS)

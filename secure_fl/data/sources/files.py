@@ -45,7 +45,9 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
         return images(source, declared, image_size)
     files = _files(source.name, source.path)
     if files is None and not Path(source.path).exists():
-        remedy = f"check the path; it was looked for in {Path.cwd()}, where the command runs"
+        remedy = "check the path"
+        if not Path(source.path).is_absolute():
+            remedy += f"; it was looked for in {Path.cwd()}, where the command runs"
         raise DataError.of_source("no such file", source.path, remedy)
     name = Path(source.path).name or source.name
     if source.name in ("csv", "parquet"):

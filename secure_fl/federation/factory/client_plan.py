@@ -5,7 +5,7 @@ within the budget.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import sqrt
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
@@ -89,7 +89,7 @@ def _level(
 ) -> ClientLevel:
     """The mechanism of one phase, or what is refused, by the names of the settings."""
     privacy = config.privacy
-    n_min = ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients
+    n_min = privacy.fewest_survivors(roster)
     if n_min <= privacy.colluders:
         raise PrivacyError(
             f"no honest client is left among the fewest survivors, {n_min} of {roster} clients",

@@ -55,10 +55,12 @@ class ExamplePlan:
     """One client's releases over the run.
 
     Attributes:
-        noise: multiplier of every private training step.
+        noise: multiplier of every private training step; where nothing trains, of the sum of view
+            moments.
         pretrain, pools: the steps of either phase; None where the phase does not train on the
             client's examples.
-        fixed: releases whose noise the configuration sets: sketches and choices.
+        fixed: releases whose noise the configuration sets: sums of view moments, sketches and
+            choices.
     """
 
     noise: float
@@ -82,10 +84,10 @@ def plan_examples(
     any one of these histories.
 
     Raises:
-        PrivacyError: the sketches and choices alone pass the budget.
+        PrivacyError: what is released beside training alone passes the budget.
     """
     config, pretrain, pools = factory.facts.calibrated_for, None, None
-    if config.pretrain.mode == "federated":
+    if config.pretrain.trains:
         path = TrainingPath(factory, "pretrain")
         pretrain = Steps.of(path, config.pretrain, examples, config.pretrain.rounds)
     trained = labelled if config.pools.task == "supervised" else examples
@@ -93,6 +95,8 @@ def plan_examples(
         path = TrainingPath(factory, "cluster")
         pools = Steps.of(path, config.pools, trained, config.pools.rounds)
     fixed, noise = fixed_releases(factory), config.privacy.noise
+    if pretrain is None and pools is None and config.noises_moments:
+        noise = factory.view_moments.moments.noise_multiplier
     if noise is None:
         budget = config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency)
         noise = max(_noise(*budget, pretrain, pools, fixed, history) for history in already)
@@ -122,9 +126,12 @@ def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
 
 
 def fixed_releases(factory: Factory) -> tuple[Event, ...]:
-    """What a client releases beside its training: sketches, and choices of a pool."""
+    """What a client releases beside its training: into the sums of view moments, sketches, and
+    choices of a pool.
+    """
     config, sketch = factory.facts.calibrated_for, factory.sketch.released
-    releases: list[Event] = [] if sketch is None else list(sketch.events())
+    releases: list[Event] = [*factory.view_moments.events()] if config.noises_moments else []
+    releases += [] if sketch is None else sketch.events()
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
     if choices:
         releases.append(choice_of(config, 1).event(choices))
@@ -149,7 +156,7 @@ def _noise(
     if pretrain is None and pools is None:
         return 1.0
     remedy = (
-        "release less beside training: a smaller privacy.sketch_epsilon, fewer or cheaper choices, "
-        "another pools.start"
+        "release less beside training: a smaller privacy.sketch_epsilon or privacy.moment_epsilon, "
+        "fewer or cheaper choices, another pools.start"
     )
     return noise_of_run(events, epsilon, delta, adjacency, also=history, remedy=remedy)

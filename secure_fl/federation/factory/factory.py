@@ -6,23 +6,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.views import Augmentation
 from secure_fl.errors import ConfigError
 from secure_fl.federation.factory.client_plan import ClientPlan, plan_clients
 from secure_fl.federation.factory.grouping import check_groups
+from secure_fl.federation.factory.moment_plan import plan_moments
+from secure_fl.federation.factory.moment_prior import synthetic_moments
 from secure_fl.federation.factory.own_code import augmentation, encoder_maker
 from secure_fl.federation.factory.sketch_form import SketchForm
 from secure_fl.federation.facts import PublicFacts
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
 from secure_fl.models.state import buffer_places, moving_buffers, to_vector, vector_size
+from secure_fl.models.view_features import WhitenedEncoder
+from secure_fl.objectives.adaptive import adapted
 from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
+from secure_fl.privacy.view_moments import ViewMoments
 from secure_fl.privacy.views_apart import Examples
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.protections import layout_of
@@ -117,6 +122,25 @@ class Factory:
         shared, pooled = self.pool_layout.parts(self.pool_model(0))
         return len(shared), len(pooled)
 
+    @cached_property
+    def view_moments(self) -> ViewMoments:
+        """The sums of view moments, where pre-training is by them, and their noise."""
+        return plan_moments(self.facts.calibrated_for, self.facts.clients, self.features)
+
+    def view_features(self) -> nn.Module:
+        """The fixed map of view moments, on the device."""
+        encoder = self.encoder()
+        assert isinstance(encoder, WhitenedEncoder)
+        return encoder.features.eval()
+
+    @cached_property
+    def moment_prior(self) -> Tensor | None:
+        """What stands in for the moments that noise hides, `[F, F]`; None where nothing does."""
+        if self.facts.config.pretrain.prior == "none":
+            return None
+        features = self.view_features()
+        return synthetic_moments(self.facts.shape, features, self.augment, self.view_moments)
+
     def grid(self, name: str) -> Grid:
         """How updates of a step (`pretrain`, `cluster`) become integers, without
         client-level privacy.
@@ -178,14 +202,18 @@ class Factory:
         """How a pool's model is cut into vectors."""
         return PoolLayout(self.facts.config.pools.encoder)
 
-    def objective(self, client: int | None, position: int = 0) -> Objective:
+    def objective(
+        self, client: int | None, position: int = 0, difference: float | None = None
+    ) -> Objective:
         """The self-supervised objective of one client; without a client, of nobody in
         particular.
+
+        `difference`: how far clients differ, where weights follow it and it is known.
         """
         separation = None
         if self.separations is not None and client is not None:
             separation = self.separations.of(client, position)
-        return build_objective(self.facts.config.objective, separation)
+        return build_objective(adapted(self.facts.config.objective, difference), separation)
 
     @property
     def pool_weights(self) -> Mapping[str, float]:
@@ -193,11 +221,12 @@ class Factory:
         supervised = self.facts.config.pools.task == "supervised"
         return {"cross_entropy": 1.0} if supervised else self.objective(0).weights
 
-    def pretrain_task(self, client: int | None, position: int = 0) -> SelfSupervised:
-        """What a client trains the model for in pre-training; without a client, nobody in
-        particular.
-        """
-        return SelfSupervised(self.objective(client, position), self.augment, self.compute)
+    def pretrain_task(
+        self, client: int | None, position: int = 0, difference: float | None = None
+    ) -> SelfSupervised:
+        """What a client trains the model for in pre-training, as `objective`."""
+        objective = self.objective(client, position, difference)
+        return SelfSupervised(objective, self.augment, self.compute)
 
     def pool_task(self, client: int, position: int = 0) -> Task:
         """What a client trains its pool for."""
@@ -214,7 +243,7 @@ def _separations(facts: PublicFacts, features: int) -> SeparationPlan | None:
     """
     config, pools = facts.config, facts.config.pools
     trains = pools.enabled and pools.task == "self_supervised"
-    if not separates(config.objective) or not (config.pretrain.mode == "federated" or trains):
+    if not separates(config.objective) or not (config.pretrain.trains or trains):
         return None
     embedding = config.model.embedding or features
     if config.objective.delta > 0 and embedding != features:
@@ -239,10 +268,10 @@ def _check_labels(config: FederationConfig, classes: int) -> None:
             value="1 class" if classes else "no labels",
             remedy='set pools.task = "self_supervised", or give labels of two classes or more',
         )
-    if pools.start == "sketch" and pools.sketch == "labelled":
+    if pools.start == "sketch" and pools.sketch in ("labelled", "conditional"):
         raise ConfigError(
             "there are no labels to split sketches by",
             field="pools.sketch",
-            value="labelled",
+            value=pools.sketch,
             remedy='set pools.sketch = "features"',
         )

@@ -30,8 +30,13 @@ def encoder_maker(
     what the caller's function makes. Raises ModelError: no module and no function that makes one,
     or it does not work on noise in the examples' shape.
     """
+    moments = config.pretrain.method == "view_moments"
     if encoder is None:
-        return lambda seed: build_encoder(config.model, shape, seed)
+        return lambda seed: build_encoder(config.model, shape, seed, whitened=moments)
+    if moments:
+        problem = "view moments bring their own encoder"
+        remedy = 'leave it out, or set pretrain.method = "train"'
+        raise ModelError(problem, "encoder", type(encoder).__name__, remedy)
     remedy = "pass an nn.Module that maps [N, *shape] to [N, features], or `seed -> module`"
     if isinstance(encoder, type):
         remedy = f"pass {encoder.__name__}(), or a function `seed -> module`"
@@ -47,7 +52,8 @@ def encoder_maker(
 
 def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ...]) -> Augmentation:
     """The configuration's views, or the caller's augmentation, tried on noise where the run makes
-    views. Raises ConfigError: no function, or one that does not return a view of each example.
+    views. Raises ConfigError: no function, or one that does not return a view of each example, in
+    double precision too where the prior of view moments is made of such.
     """
     if augment is None:
         return build_views(config.views, shape)
@@ -59,9 +65,21 @@ def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ..
         raise ConfigError("is no function", "augment", type(augment).__name__, remedy)
     if config.augments:
         # Private training gives it one example at a time.
-        rows = 1 if config.privacy.unit == "example" else 2
-        batch_views(augment, _noise(rows, shape), config.seed)
+        noise = _noise(1 if config.privacy.unit == "example" else 2, shape)
+        batch_views(augment, noise, config.seed)
+        if config.pretrain.sums_moments and config.pretrain.prior == "synthetic":
+            _try_in_double(augment, noise.double(), config.seed)
     return augment
+
+
+def _try_in_double(augment: Augmentation, noise: Tensor, seed: int) -> None:
+    """The prior of view moments is made so, and only once all clients have been charged."""
+    try:
+        batch_views(augment, noise, seed)
+    except ConfigError as error:
+        problem = f"on examples in double precision, of which the prior is made, {error.problem}"
+        remedy = 'compute in the precision that is given, or set pretrain.prior = "none"'
+        raise ConfigError(problem, "augment", error.value, remedy) from None
 
 
 def _made(make: Callable[[int], object], seed: int) -> nn.Module:

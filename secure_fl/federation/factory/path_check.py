@@ -30,18 +30,25 @@ def check_paths(factory: Factory, most: int) -> None:
 
     Raises:
         PrivacyError: the augmentation, a model or an encoder treats examples together, or
-            remembers them.
+            remembers them; or a sum of so many examples could overflow.
     """
-    paths = list(_training_paths(factory))
-    if any(path.augments for path in paths):
+    if factory.facts.config.pretrain.sums_moments:
+        for sums in factory.view_moments.sums:
+            sums.check_examples(most)
+    paths, moments = list(_training_paths(factory)), factory.facts.config.noises_moments
+    if moments or any(path.augments for path in paths):
         check_augmentation(factory.augment, Examples(factory.facts.shape, factory.compute.device))
     for path in paths:
         _check_training(path, most)
     embedding = Examples(factory.facts.shape, factory.compute.device, min(SCORE_BATCH, most))
+    if moments:
+        check_embedding(factory.view_features(), embedding)
     if chooses_by_loss(factory.facts.config):
         check_embedding(factory.pool_model(0), embedding)
-    if factory.sketch.released is not None and factory.sketch.of_encoder:
-        check_embedding(factory.encoder(), embedding)
+    if factory.sketch.released is not None:
+        check_embedding(
+            factory.encoder() if factory.sketch.of_encoder else factory.sketch.map, embedding
+        )
 
 
 def _check_training(path: TrainingPath, most: int) -> None:
@@ -63,7 +70,7 @@ def _training_paths(factory: Factory) -> Iterator[TrainingPath]:
     config = factory.facts.config
     if config.privacy.unit != "example":
         return
-    if config.pretrain.mode == "federated":
+    if config.pretrain.trains:
         yield TrainingPath(factory, "pretrain")
     if config.pools.enabled:
         yield TrainingPath(factory, "cluster")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.coins import Draws, Use
-from secure_fl.data.views import two_views
+from secure_fl.data.views import own_views
 from secure_fl.federation.factory.factory import Factory
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.objective import Objective
@@ -32,12 +32,16 @@ class TrainingPath:
 
     Attributes:
         position: the client's place in the round's list, from which some separations follow.
+        round: of the phase; random features follow from it, the same at every client.
+        difference: how far clients differ, where the objective's weights follow it.
     """
 
     factory: Factory
     phase: Literal["pretrain", "cluster"]
     client: int = 0
     position: int = 0
+    round: int = 0
+    difference: float | None = None
 
     @property
     def supervised(self) -> bool:
@@ -52,7 +56,7 @@ class TrainingPath:
     @property
     def objective(self) -> Objective:
         """The objective of the self-supervised task."""
-        return self.factory.objective(self.client, self.position)
+        return self.factory.objective(self.client, self.position, self.difference)
 
     @property
     def augments(self) -> bool:
@@ -64,6 +68,12 @@ class TrainingPath:
         """Examples in a unit of the mechanism."""
         privacy = self.factory.facts.config.privacy
         return privacy.group_size if privacy.mechanism == "group" and not self.supervised else 1
+
+    @property
+    def views(self) -> int:
+        """Views that are made of an example."""
+        privacy = self.factory.facts.config.privacy
+        return privacy.group_views if privacy.mechanism == "group" else 2
 
     def mechanism(self, examples: int, rate: float, noise: float) -> ExampleMechanism[Views]:
         """The mechanism over so many examples, each in a step with probability `rate`. Raises
@@ -77,9 +87,10 @@ class TrainingPath:
             self.objective,
             Sampling(examples, rate, noise, privacy.clip),
             dimension=self.factory.embedding,
-            seed=self.factory.facts.seed("random features"),
+            seed=self.factory.facts.seed("random features", self.phase, self.round),
             mechanism=privacy.mechanism,
             group_size=privacy.group_size,
+            group_views=privacy.group_views,
             statistic_share=privacy.statistic_share,
             pairs=privacy.features // 2,
         )
@@ -87,7 +98,7 @@ class TrainingPath:
 
     def views_of(self, x: Tensor, y: Tensor) -> ViewsOf[Views]:
         """What the mechanism takes of examples `[N, ...]` and labels `[N]`."""
-        factory, device = self.factory, self.factory.compute.device
+        factory, device, count = self.factory, self.factory.compute.device, self.views
         objective = None if self.supervised else self.objective
 
         def views_of(index: Tensor, draws: Draws) -> Views:
@@ -99,7 +110,7 @@ class TrainingPath:
                 coins = draws.uniform(objective.places(drawn), Use.HIDING)
                 visible, hidden = objective.hide(drawn, coins)
                 return Labelled(visible[:, None], hidden)
-            views, form = two_views(factory.augment, drawn, draws), tuple(index.shape)
+            views, form = own_views(factory.augment, drawn, draws, count), tuple(index.shape)
             return torch.cat([view.unflatten(0, form) for view in views], dim=1)
 
         return views_of

@@ -6,6 +6,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import ConfigError
 from secure_fl.federation.asks import Guide, PoolScore
+from secure_fl.federation.local.moments import ClientMoments
 from secure_fl.federation.local.sketches import ClientSketch
 from secure_fl.federation.local.workbench import Workbench
 from secure_fl.pools.pool_set import PoolSet
@@ -34,6 +35,11 @@ class Local:
             value, remedy = self.facts.config.pools.start, 'set pools.start = "sketch"'
             raise ConfigError("this run has no sketches", "pools.start", value, remedy)
         return self.own_sketch
+
+    @property
+    def moments(self) -> ClientMoments:
+        """What the client adds to sums of view moments."""
+        return ClientMoments(self.data.train, self.bench, self.seed("views"))
 
     @property
     def choosing_examples(self) -> Dataset:

@@ -24,12 +24,11 @@ from torch import Tensor
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
-from secure_fl.data.pooled import pooled_values
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.asks import Ask, GiveCentre, GiveSketch, Guide, VoteCentre
 from secure_fl.federation.factory.sketch_form import FARTHEST, SketchForm, shortened
 from secure_fl.federation.releases.releasing import Releasing
-from secure_fl.pools.sketch import nearest_centre, sketch_of
+from secure_fl.pools.sketch import each_number, nearest_centre, parts_from, parts_of, sketch_of
 from secure_fl.privacy.ledger import Release
 from secure_fl.training.tasks import embed
 
@@ -55,9 +54,21 @@ class ClientSketch(ABC):
         """Whether the client has the labels that sketches need."""
         return self.form.classes == 0 or self._train.labelled
 
+    @property
+    def noise_square(self) -> float:
+        """Expected squared length of what noise adds to the sketch, at most 1; 0 where sketches are
+        not compared, since the number of examples would follow from it.
+        """
+        return 0.0
+
     @abstractmethod
     def own(self) -> Tensor:
         """The sketch, float32 `[width]`; `[part]` from a client that does not join."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Of the sketch's parts, float32 `[parts]`, one together; `[0]` where there is one part."""
 
     def releases(self, ask: Ask) -> tuple[Release, ...]:
         """What answering would release with noise."""
@@ -68,28 +79,31 @@ class ClientSketch(ABC):
         raise AssertionError("only released sketches are centred before they are given")
 
     def give(self, ask: GiveSketch) -> Tensor:
-        """The sketch, its squared length and a one, `[S + 2]`; zeros from a client that does
-        not join.
+        """The sketch times its weights, the weights, the squared length, the noise's expected
+        square and a one, `[S + W + 3]`; zeros from a client that does not join.
         """
         if not self.joins:
-            return torch.zeros(self.form.width + 2)
-        square = float(self.own().double().square().sum())
-        return torch.cat([self.own(), torch.tensor([square, 1.0])])
+            return torch.zeros(self.form.width + self.form.weights + 3)
+        own = self.own()
+        weighed = each_number(self.weights, len(own)) * own
+        square = float(weighed.double() @ own.double())
+        return torch.cat([weighed, self.weights, torch.tensor([square, self.noise_square, 1.0])])
 
     def vote(self, ask: VoteCentre) -> Tensor:
         """Join the nearest centre of each start.
 
         Returns:
-            One-hot blocks `[starts, K, S + 2]` in a row: in the chosen one the centred sketch, a
-            one and the squared distance, else zeros.
+            One-hot blocks `[starts, K, S + W + 2]` in a row: in the chosen one the centred sketch
+            times its weights, the weights, a one and the squared distance, else zeros.
         """
         starts, pools, width = ask.centres.shape
-        blocks = torch.zeros(starts, pools, width + 2)
+        blocks = torch.zeros(starts, pools, width + self.form.weights + 2)
         if self.joins:
-            centred = self.own() - ask.mean
-            index, distance = nearest_centre(centred, ask.centres)
+            centred, each = self.own() - ask.mean, each_number(self.weights, width)
+            index, distance = nearest_centre(centred, ask.centres, each)
             share = distance[:, None].float() / FARTHEST
-            mine = torch.cat([centred.expand(starts, -1), torch.ones(starts, 1), share], dim=1)
+            same = torch.cat([each * centred, self.weights, torch.ones(1)]).expand(starts, -1)
+            mine = torch.cat([same, share], dim=1)
             blocks[torch.arange(starts), index] = mine
         return blocks.flatten()
 
@@ -103,13 +117,15 @@ class ClientSketch(ABC):
         mean, centres = guide.mean, guide.centres
         if not self.joins:
             mean, centres = self.form.plain(mean), self.form.plain(centres)
-        return int(nearest_centre(self.own() - mean, centres[None])[0])
+            return int(nearest_centre(self.own() - mean, centres[None])[0])
+        each = each_number(self.weights, len(mean))
+        return int(nearest_centre(self.own() - mean, centres[None], each)[0])
 
     def _values(self, data: Dataset) -> Tensor:
         """Each example's vector, `[N, F]`."""
         if self.form.of_encoder:
             return embed(self._bench.kept_encoder, data.x, self._bench.factory.compute)
-        return pooled_values(data.x)
+        return self.form.values(data.x)
 
 
 class OpenSketch(ClientSketch):
@@ -119,18 +135,31 @@ class OpenSketch(ClientSketch):
 
     def __init__(self, train: Dataset, bench: Workbench, form: SketchForm) -> None:
         super().__init__(train, bench, form)
-        self._made: tuple[Tensor | None, Tensor] | None = None
+        self._made: tuple[Tensor | None, Tensor, Tensor] | None = None
 
     def own(self) -> Tensor:
+        return self._parts()[0]
+
+    @property
+    def weights(self) -> Tensor:
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
         kept = self._bench.kept if self.form.of_encoder else None
         if self._made is None or self._made[0] is not kept:
-            if self.form.classes and self.joins:
-                data = self._train.with_labels()
-                made = sketch_of(self._values(data), data.y, self.form.classes)
-            else:
-                made = sketch_of(self._values(self._train))
-            self._made = (kept, made)
-        return self._made[1]
+            self._made = (kept, *self._exact())
+        return self._made[1:]
+
+    def _exact(self) -> tuple[Tensor, Tensor]:
+        """The sketch and its weights, from the examples as they are."""
+        if not (self.form.classes and self.joins):
+            return sketch_of(self._values(self._train)), torch.zeros(0)
+        data = self._train.with_labels()
+        values = self._values(data)
+        if self.form.by_label:
+            made, weights = parts_of(values, data.y, self.form.classes)
+            return made, weights[: self.form.weights]
+        return sketch_of(values, data.y, self.form.classes), torch.zeros(0)
 
 
 class ReleasedSketch(ClientSketch):
@@ -146,10 +175,19 @@ class ReleasedSketch(ClientSketch):
         super().__init__(train, bench, form)
         assert form.released is not None
         # A plain sketch costs the same, so clients without labels release one.
-        plain = replace(form.released, classes=0, dimensions=form.released.part)
+        plain = replace(form.released, classes=0, dimensions=form.released.part, by_label=False)
         self._settings = form.released if self.joins else plain
         self._releasing = releasing
-        self._made: Tensor | None = None
+        self._made: tuple[Tensor, Tensor] | None = None
+        self.released: Tensor | None = None
+        """As it was made: votes and choices follow from it."""
+
+    @property
+    def noise_square(self) -> float:
+        if not self.form.compared:
+            return 0.0
+        deviation = self._settings.events()[-1].noise_multiplier / len(self._train)
+        return min(1.0, self._settings.width * deviation**2)
 
     def releases(self, ask: Ask) -> tuple[Release, ...]:
         """The centre's share, or the sketch. Raises PrivacyError: the encoder that sketches are
@@ -179,8 +217,17 @@ class ReleasedSketch(ClientSketch):
             return {"sketch": self._settings.release(values, labels, count, ask.centre, stream)}
 
         made = self._releasing.once(ask, "sketch", _ROUNDS["sketch"], make, reused=True)
-        self._made = shortened(made["sketch"]).float()
+        self.released = made["sketch"]
+        self._made = self._read(self.released)
         return super().give(ask)
+
+    def _read(self, released: Tensor) -> tuple[Tensor, Tensor]:
+        """The sketch and its weights, from the release alone."""
+        if not self._settings.by_label:
+            return shortened(released).float(), torch.zeros(0)
+        sums, counts, fewest = self._settings.parts(released, len(self._train))
+        made, weights = parts_from(sums, counts, fewest)
+        return shortened(made, self.form.parts), weights[: self.form.weights]
 
     @property
     def there(self) -> bool:
@@ -192,7 +239,13 @@ class ReleasedSketch(ClientSketch):
             problem = "has not been released"
             remedy = "resume the run with its private-results folder in place"
             raise PrivacyError(problem, "sketch", f"client {self._releasing.client}", remedy)
-        return self._made
+        return self._made[0]
+
+    @property
+    def weights(self) -> Tensor:
+        self.own()
+        assert self._made is not None
+        return self._made[1]
 
 
 def client_sketch(data: ClientData, bench: Workbench, releasing: Releasing) -> ClientSketch:

@@ -50,6 +50,11 @@ class Workbench:
         """The pre-trained encoder that clients keep."""
         return self._begun(self.factory.encoder())
 
+    @cached_property
+    def view_features(self) -> nn.Module:
+        """The fixed map of view moments, of which nothing is learned."""
+        return self.factory.view_features()
+
     def _remembered(self, module: ModuleT) -> ModuleT:
         self._made.append((module, integer_buffers(module)))
         return self._begun(module)

@@ -109,8 +109,8 @@ class PrivacyLimits(_Limits):
     colluders: int | None = Field(
         1,
         ge=1,
-        description="client level: least number of clients that may withhold their noise, or take "
-        "it off again, without weakening ε",
+        description="client level, view moments: least number of clients that may withhold their "
+        "noise, or take it off again, without weakening ε",
     )
     metrics: bool | None = Field(
         False,

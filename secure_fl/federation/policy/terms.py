@@ -83,8 +83,8 @@ class PlanTerms:
         sketch_epsilon: of the sketches alone; 0 where none leaves, infinite where they leave bare.
         noise: multiplier of the training noise; 0 without privacy.
         clip: bound on the norm of what is noised; infinite without privacy.
-        noise_colluders: client level: colluders whose noise is not counted on; infinite elsewhere,
-            where each client's own noise protects it.
+        noise_colluders: client level, view moments: colluders whose noise is not counted on;
+            infinite elsewhere, where each client's own noise protects it.
         metrics: whether measures of the models on this site's examples are made for others.
         protection, key_holder: of the sums; `nobody` where nothing is encrypted.
         publish_models: whether the server is given the models.
@@ -201,6 +201,7 @@ def _day(name: str, text: str) -> datetime.date | None:
 
 def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[str, Any]:
     privacy, unit = config.privacy, config.privacy.unit
+    shares = unit == "client" or config.noises_moments
     return {
         "unit": unit,
         "adjacency": privacy.adjacency,
@@ -209,7 +210,7 @@ def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[s
         "sketch_epsilon": _sketch_epsilon(config),
         "noise": noise,
         "clip": inf if unit == "none" else privacy.clip,
-        "noise_colluders": privacy.colluders if unit == "client" else inf,
+        "noise_colluders": privacy.colluders if shares else inf,
         "metrics": config.evaluate.enabled,
     }
 

@@ -14,6 +14,8 @@ from secure_fl.federation.asks import (
     Ask,
     PoolScore,
     ScorePools,
+    SumFeatures,
+    SumMoments,
     TrainEncoder,
     Training,
     TrainPool,
@@ -84,6 +86,10 @@ class ClientLevel(Protection):
             return self._open.train_encoder(ask, position)
         except TrainingError:
             return Trained(torch.zeros_like(ask.vector), exploded=0)
+
+    def sum_examples(self, ask: SumFeatures | SumMoments) -> Tensor:
+        self.check(ask)
+        raise NotImplementedError
 
     def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
         return replace(self._open.choose(ask, position), losses=())

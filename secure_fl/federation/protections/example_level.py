@@ -21,6 +21,8 @@ from secure_fl.federation.asks import (
     GiveSketch,
     PoolScore,
     ScorePools,
+    SumFeatures,
+    SumMoments,
     TrainEncoder,
     Training,
     TrainPool,
@@ -42,6 +44,7 @@ from secure_fl.models.state import load_vector, to_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score
 from secure_fl.privacy.engine import PrivateSpec, PrivateTraining
+from secure_fl.privacy.example_sums import ExampleSum
 from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.training.fit import LocalSpec
@@ -61,8 +64,9 @@ class ExampleLevel(Protection):
     is, for the experimenter.
     """
 
-    # All whose answers have noise: training, choices with it, sketches with what is made from them.
-    answered = Training | GiveCentre | GiveSketch | VoteCentre
+    # All whose answers have noise: training, choices with it, sums over examples, sketches and what
+    # is made from them.
+    answered = Training | SumFeatures | SumMoments | GiveCentre | GiveSketch | VoteCentre
     refusal = (
         "is not answered under privacy",
         'set pools.start = "sketch", "pretrained" or "random"',
@@ -89,10 +93,14 @@ class ExampleLevel(Protection):
             charged = self._choice.event(1)
             choice = self._releasing.release(ask, "choice", ask.round, "choice", charged)
             made.append(replace(choice, key=self._choice_key(ask.round)))
+        if isinstance(ask, SumFeatures | SumMoments):
+            number, sums = self._sums(ask)
+            event = sums.event()
+            made.append(self._releasing.release(ask, "pretrain", number, "statistic", event))
         encodes = isinstance(ask, TrainEncoder)
         if isinstance(ask, Training) and (encodes or self._local.trains):
-            event = self._training(ask, position).event
-            made.append(self._releasing.release(ask, step_of(ask), ask.round, "training", event))
+            steps = self._training(ask, position).event
+            made.append(self._releasing.release(ask, step_of(ask), ask.round, "training", steps))
         return tuple(made)
 
     # Training
@@ -105,6 +113,23 @@ class ExampleLevel(Protection):
             return {"delta": to_vector(model) - ask.vector}
 
         return Trained(self._releasing.once(ask, "pretrain", ask.round, make)["delta"])
+
+    def sum_examples(self, ask: SumFeatures | SumMoments) -> Tensor:
+        """The client's sum and its share of the noise, stored before it is sent. The sum that is
+        charged is the one that adds the noise.
+        """
+        number, sums = self._sums(ask)
+
+        def make() -> dict[str, Tensor]:
+            stream = self._releasing.stream(ask, "pretrain", number)
+            return {"sum": sums.noised(self._local.moments.total(ask), stream)}
+
+        return self._releasing.once(ask, "pretrain", number, make)["sum"]
+
+    def _sums(self, ask: SumFeatures | SumMoments) -> tuple[int, ExampleSum]:
+        """The round of pre-training that asks this, once a run, and the sum that it makes."""
+        number = int(isinstance(ask, SumMoments))
+        return number, self._factory.view_moments.sums[number]
 
     def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
         pools = ask.pools
@@ -132,7 +157,7 @@ class ExampleLevel(Protection):
             settings = config.pretrain if step == "pretrain" else config.pools
             steps = self.plan.pretrain if step == "pretrain" else self.plan.pools
             assert steps is not None
-            path = TrainingPath(self._factory, step, self._local.data.id, position)
+            path = self._path(ask, position)
             mechanism = path.mechanism(steps.examples, steps.rate, self.plan.noise)
             spec = LocalSpec.at_round(settings, ask.round, settings.rounds)
             private = PrivateSpec(steps.per_round, spec.lr, spec.momentum, spec.weight_decay)
@@ -140,14 +165,19 @@ class ExampleLevel(Protection):
         return self._made[1]
 
     def _train(self, model: nn.Module, ask: Training, position: int) -> None:
-        step, client = step_of(ask), self._local.data
-        path = TrainingPath(self._factory, step, client.id, position)
+        step, client, path = step_of(ask), self._local.data, self._path(ask, position)
         training = self._training(ask, position)
         data = client.train.with_labels() if path.supervised else client.train
         train_mode(model, path.frozen)
         stream = self._releasing.stream(ask, step, ask.round)
         training.run(model, path.views_of(data.x, data.y), stream)
         self._made = None
+
+    def _path(self, ask: Training, position: int) -> TrainingPath:
+        """How examples are read to answer an ask."""
+        difference = ask.difference if isinstance(ask, TrainEncoder) else None
+        who = (self._local.data.id, position, ask.round)
+        return TrainingPath(self._factory, step_of(ask), *who, difference)
 
     # Choosing
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from math import isfinite
 
 import torch
+from torch import Tensor
 
 from secure_fl.federation.asks import (
     Ask,
     Guide,
     PoolScore,
     ScorePools,
+    SumFeatures,
+    SumMoments,
     TrainCandidate,
     TrainEncoder,
     TrainPool,
@@ -41,14 +44,17 @@ class Open(Protection):
         model = local.bench.encoder_projector
         load_vector(model, ask.vector)
         spec = LocalSpec.at_round(settings, ask.round, settings.rounds)
-        task, seed = self._factory.pretrain_task(local.data.id, position), ask.round
-        report = task.fit(model, local.data.train, spec, local.seed("pretrain", seed))
+        task = self._factory.pretrain_task(local.data.id, position, ask.difference)
+        report = task.fit(model, local.data.train, spec, local.seed("pretrain", ask.round))
         return Trained(
             to_vector(model) - ask.vector,
             weight=local.weight(len(local.data.train), settings.weights),
             terms=report.terms,
             exploded=report.exploded,
         )
+
+    def sum_examples(self, ask: SumFeatures | SumMoments) -> Tensor:
+        return self._local.moments.total(ask)
 
     def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
         local, pools, guide = self._local, ask.pools, ask.guide

@@ -16,6 +16,8 @@ from secure_fl.federation.asks import (
     Ask,
     PoolScore,
     ScorePools,
+    SumFeatures,
+    SumMoments,
     TrainCandidate,
     TrainEncoder,
     Training,
@@ -88,6 +90,10 @@ class Protection(ABC):
     @abstractmethod
     def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
         """Train the chosen pool."""
+
+    @abstractmethod
+    def sum_examples(self, ask: SumFeatures | SumMoments) -> Tensor:
+        """The client's part of a sum over examples as it may leave the client, int64 `[fields]`."""
 
     def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
         """Train the first pool, as a candidate for another: in the open alone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -94,6 +94,30 @@ class ReleaseBox:
         while self._made[_name(key)] <= number:
             self._enter(_name(key))
         return result
+
+    def go_on_from(self, earlier: ReleaseBox) -> None:
+        """Take over what the same client made and comes back to under an earlier plan, and the list
+        of all that it made; before the first question. It is done once, and whatever is not taken
+        over counts as made and lost.
+
+        Args:
+            earlier: of the folder before, which stays as it is.
+        """
+        assert self._folder is not None
+        assert earlier._folder is not None
+        self._state = self._state or RunState(f"box-{_name(str(self._folder.resolve()))}")
+        if self._state.mark(_MARK) is not None:
+            return
+        earlier._begin()
+        self._key = self._state.key() or self._state.new_key()
+        for key in earlier._charged():
+            stored = earlier._stored(key, (_REUSED,))
+            if stored is not None:
+                self._write(key, *stored)
+        names = earlier._made.elements()
+        write_atomically(self._list, "".join(f"{name}\n" for name in names))
+        self._read_list()
+        self._state.keep(_MARK, self._chain.mark)
 
     def find(self, key: str) -> Tensors | None:
         """The stored result of the release `key`, or None; nothing is made."""
@@ -200,7 +224,18 @@ class ReleaseBox:
                 return made, number
         raise AssertionError
 
-    def _stored(self, key: str) -> tuple[Tensors, int] | None:
+    def _write(self, key: str, made: Tensors, number: int) -> None:
+        """Store a result that the client comes back to."""
+        assert self._folder is not None
+        assert self._key is not None
+        self._check()
+        make_folder(self._folder / _REUSED)
+        sealed = seal_with(self._key, pack(made), _context(key))
+        write_atomically(self._folder / _REUSED / _file(key, number), sealed)
+
+    def _stored(
+        self, key: str, parts: Sequence[str] = (_NOW, _BEFORE, _REUSED)
+    ) -> tuple[Tensors, int] | None:
         """The last result of a release and its number, if it is there and opens; it may be stored
         and not listed yet.
         """
@@ -208,7 +243,7 @@ class ReleaseBox:
         assert self._key is not None
         made = self._made[_name(key)]
         for number in (made, made - 1):
-            for part in (_NOW, _BEFORE, _REUSED):
+            for part in parts:
                 path = self._folder / part / _file(key, number)
                 try:
                     sealed = read_bytes(path, most=_LARGEST) if is_file(path) else b""

@@ -124,15 +124,21 @@ def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
     return [each for each in (unit, PrivacyUnit.EXAMPLE) if ledger.subjects(each)]
 
 
+def setting_of(config: FederationConfig, clients: int) -> Setting:
+    """Who sees what in a run of so many clients."""
+    security, privacy = config.security, config.privacy
+    setting = Setting(security.protection, privacy.colluders, key_holder=security.key_holder)
+    if security.protection == "plain":
+        return setting
+    rules = config.weakest_sums(clients)
+    liar = rules.against_a_lying_server
+    return replace(setting, threshold=rules.threshold, against_a_liar=liar)
+
+
 def _claims(
     config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit
 ) -> list[PrivacyClaim]:
-    security, privacy = config.security, config.privacy
-    setting = Setting(security.protection, privacy.colluders, key_holder=security.key_holder)
-    if security.protection != "plain":
-        rules = config.weakest_sums(len(ledger.subjects(unit)))
-        liar = rules.against_a_lying_server
-        setting = replace(setting, threshold=rules.threshold, against_a_liar=liar)
+    setting = setting_of(config, len(ledger.subjects(unit)))
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)

@@ -1,4 +1,10 @@
-"""Pools start from groups of clients that look alike, found by k-means over sums."""
+"""Pools start from groups of clients that look alike, found by k-means over sums.
+
+The sum that k-means begins with also says how far clients differ, as the correlation ratio η of
+their sketches: the root of the share that lies between clients of the variance of single examples'
+vectors, whose length is 1. What the noise of released sketches adds is taken off, as its expected
+square is public where numbers of examples are. It costs nothing beside the sketches.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +21,15 @@ from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.state import State
-from secure_fl.federation.steps.pools import draw_pools, with_pools
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
-from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
+from secure_fl.pools.sketch import (
+    LIGHTEST,
+    each_number,
+    first_centres,
+    moved_centres,
+    tightest_start,
+)
 from secure_fl.secure_sum.grid import Grid
 
 if TYPE_CHECKING:
@@ -33,12 +44,14 @@ class _Votes:
     """A round's sums, for each start and centre.
 
     Attributes:
-        sums: of the sketches nearest to it, `[starts, K, S]`.
+        sums: of the sketches nearest to it, times their weights, `[starts, K, S]`.
+        weights: of their numbers, `[starts, K, S]`, where sketches have parts.
         counts: of them, `[starts, K]`.
         distortion: sum of their squared distances, `[starts, K]`.
     """
 
     sums: Tensor = field(repr=False)
+    weights: Tensor | None = field(repr=False)
     counts: Tensor = field(repr=False)
     distortion: Tensor = field(repr=False)
 
@@ -73,14 +86,16 @@ class Centre(Step):
 
 
 class Sketch(Step):
-    """One round for the mean sketch, then rounds of k-means, then a pool for each centre.
+    """One round for the mean sketch, then rounds of k-means, until groups are found.
 
-    **What its openings show.** The sum, squared lengths and number of all sketches, then for each
-    start and centre the sum, number and squared distances of the sketches nearest to it. Sketches
-    and all that is computed from them stand still, so differences of openings show single ones:
-    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who
-    joined which centre from a single opening only: whoever is missing from one round and there in
-    the next shows its centre by the difference.
+    **What its openings show.** The sum, squared lengths and number of all sketches, and where
+    numbers of examples are public the expected square of their noise, which follows from these;
+    then for each start and centre the sum, number and squared distances of the sketches nearest to
+    it; of sketches in parts, the sums of their weights too. Sketches and all that is computed from
+    them stand still, so differences of openings show single ones: released ones, which carry their
+    own noise, unless the run is an open experiment. Votes hide who joined which centre from a
+    single opening only: whoever is missing from one round and there in the next shows its centre by
+    the difference.
     """
 
     name = "sketch"
@@ -95,16 +110,22 @@ class Sketch(Step):
 
     @cached_property
     def sketch_grid(self) -> Grid:
-        """How a sketch becomes integers: its numbers, its squared length and a one."""
-        return self.factory.unit_grid(self.factory.sketch.width + 2)
+        """How a sketch becomes integers: its numbers, its weights, its squared length, its noise's
+        expected square, and a one.
+        """
+        return self.factory.unit_grid(self._fields + 1)
 
     @cached_property
     def vote_grid(self) -> Grid:
-        """How a vote becomes integers: for each start and centre a sketch, a one and a squared
-        distance.
+        """How a vote becomes integers: for each start and centre a sketch, its weights, a one and a
+        squared distance.
         """
-        pools, width = self.facts.config.pools, self.factory.sketch.width + 2
-        return self.factory.unit_grid(pools.sketch_starts * pools.count * width)
+        pools = self.facts.config.pools
+        return self.factory.unit_grid(pools.sketch_starts * pools.count * self._fields)
+
+    @property
+    def _fields(self) -> int:
+        return self.factory.sketch.width + self.factory.sketch.weights + 2
 
     def form(self, round_number: int) -> SumForm:
         return self.on_grid(self.sketch_grid if round_number == 0 else self.vote_grid)
@@ -125,7 +146,7 @@ class Sketch(Step):
         votes, place = self._votes(opened), state.place.round
         centres, spread = state.tensors["sketch.centres"], state.facts["sketch.spread"]
         seed = self.facts.seed("sketch", "split", place)
-        moved = moved_centres(votes.sums, votes.counts, votes.distortion, seed)
+        moved = moved_centres(votes.sums, votes.counts, votes.distortion, seed, votes.weights)
         settled = float((moved - centres).norm(dim=-1).max()) <= _SETTLED * spread
         if not settled and place + 1 < self.rounds:
             return state.with_values({"sketch.centres": moved})
@@ -133,12 +154,11 @@ class Sketch(Step):
             "guide.mean": state.tensors["sketch.mean"],
             "guide.centres": centres[self._best(votes)].clone(),
         }
-        state = state.with_values(found, without=["sketch.mean", "sketch.centres"])
-        return with_pools(state, draw_pools(self.factory, state))
+        return state.with_values(found, without=["sketch.mean", "sketch.centres"])
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         if state.place.round == 0:
-            return Metrics(spread=self._spread(opened)[1])
+            return Metrics(spread=self._spread(opened)[1], difference=self._difference(opened))
         votes, spread = self._votes(opened), state.facts["sketch.spread"]
         best = self._best(votes)
         within = float(votes.distortion[best].sum() / votes.counts[best].sum())
@@ -148,22 +168,45 @@ class Sketch(Step):
     def _first(self, state: State, opened: Summed) -> State:
         pools, seed = self.facts.config.pools, self.facts.config.seed
         mean, spread = self._spread(opened)
-        centres = first_centres(pools.sketch_starts, pools.count, len(mean), spread, seed)
+        drawn = (pools.sketch_starts, pools.count, len(mean), spread, seed)
+        centres = first_centres(*drawn, self.factory.sketch.parts)
         tensors = {"sketch.mean": mean.float(), "sketch.centres": centres}
-        return state.with_values(tensors, {"sketch.spread": spread})
+        facts, difference = {"sketch.spread": spread}, self._difference(opened)
+        if difference is not None:
+            facts["sketch.difference"] = difference
+        return state.with_values(tensors, facts)
+
+    def _difference(self, opened: Summed) -> float | None:
+        """How far clients differ, from 0, where their examples are alike, to 1, where each client
+        has examples of one kind and no two clients of the same. None of a single sketch, and where
+        it is not known what noise adds.
+        """
+        sums = self.sketch_grid.sums(opened.total)
+        received = round(float(sums[-1]))
+        if received < 2 or not self.factory.sketch.compared:
+            return None
+        square, noise = float(sums[-3]) / received, float(sums[-2]) / received
+        common = float((sums[:-3] / received).square().sum())
+        between = (square - common) * received / (received - 1) - noise
+        whole = 1 - (common - noise / received)
+        return sqrt(min(1.0, max(0.0, between / max(whole, 1e-12))))
 
     def _spread(self, opened: Summed) -> tuple[Tensor, float]:
         """The mean sketch `[S]`, and the root mean square distance of sketches from it."""
         sums = self.sketch_grid.sums(opened.total)
-        received = round(float(sums[-1]))
-        mean = sums[:-2] / received
-        variance = float(sums[-2]) / received - float(mean.square().sum())
+        received, width = round(float(sums[-1])), self.factory.sketch.width
+        each = each_number(sums[width:-3] / received, width)
+        mean = sums[:width] / (received * each).clamp_min(LIGHTEST)
+        variance = float(sums[-3]) / received - float((each * mean.square()).sum())
         return mean, sqrt(max(variance, 1e-12))
 
     def _votes(self, opened: Summed) -> _Votes:
-        pools, width = self.facts.config.pools, self.factory.sketch.width + 2
-        sums = self.vote_grid.sums(opened.total).view(pools.sketch_starts, pools.count, width)
-        return _Votes(sums[..., :-2], sums[..., -2].round(), sums[..., -1] * FARTHEST)
+        pools, width = self.facts.config.pools, self.factory.sketch.width
+        shape = (pools.sketch_starts, pools.count, self._fields)
+        sums = self.vote_grid.sums(opened.total).view(shape)
+        counts, distances = sums[..., -2].round(), sums[..., -1] * FARTHEST
+        weights = each_number(sums[..., width:-2], width) if self.factory.sketch.weights else None
+        return _Votes(sums[..., :width], weights, counts, distances)
 
     def _best(self, votes: _Votes) -> int:
         secure, security = self.facts.sums_only, self.facts.config.security

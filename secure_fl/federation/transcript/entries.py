@@ -40,7 +40,7 @@ class PlanEntry:
         configuration: SHA-256 of a simulation's `config.toml`; None where there is none.
         roster: digest of the roster in force; None where there is none.
         revision: of that roster.
-        clients: names on the roster, ascending.
+        clients: names on the roster, in the order of their numbers.
         fewest: survivors that every round must have, n_min; a round may ask for more.
         colluders: that the noise was sized for.
         versions: of the software that matters for the results.
@@ -289,7 +289,7 @@ def plan_facts(plan: Plan, roster: Roster, configuration: str | None = None) -> 
         "federation": roster.federation,
         "protection": plan.protection,
         "key_holder": plan.key_holder,
-        "clients": sorted(plan.clients),
+        "clients": list(plan.clients),
         "fewest": min((each.survivors for each in rules if each), default=0),
         "colluders": plan.config.privacy.colluders,
         "roster": roster.digest.hex(),

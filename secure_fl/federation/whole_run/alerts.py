@@ -182,7 +182,8 @@ def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[s
     options: list[Option] = ["load another run's encoder"]
     if config.pretrain.mode != "load":
         views = "choose [views] that keep what tells the labels apart"
-        options = [Raise("pretrain.rounds"), Lower("pretrain.lr"), views]
+        trained: list[Option] = [Raise("pretrain.rounds"), Lower("pretrain.lr")]
+        options = [*([] if config.pretrain.sums_moments else trained), views]
     if config.privacy.unit != "none" and config.pretrain.mode == "federated":
         options.insert(0, Raise("privacy.epsilon"))
     remedy = advise(config, *options, Setting("pretrain.mode", "none"))

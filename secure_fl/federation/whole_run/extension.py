@@ -212,7 +212,7 @@ def _back(state: State, name: str, rounds: int, step: int) -> State:
         return state.at(place)
     facts = {
         fact: state.facts[fact]
-        for fact in ("pretrain.bound", CENTRAL_ROUNDS)
+        for fact in ("pretrain.bound", "pretrain.difference", CENTRAL_ROUNDS)
         if fact in state.facts
     }
     return State(place, {"model": state.tensors["model"]}, facts)

@@ -16,6 +16,15 @@ zero; if it is, a vector of length at most C. Given the partition and all other 
 joint convexity of the hockey-stick divergence carries that over to the mixture over r. Replace-one:
 both contributions lie in one ball of radius C, so the same event holds, charged at replace-one.
 
+**More views.** A group is what is clipped, so its members may have any number V ≥ 2 of views: the
+proof above never counts them. The loss is then the mean over the group's V·m rows i of
+
+    −1/(V − 1) Σ_p log( exp(s_ip/τ) / Σ_{a≠i} exp(s_ia/τ) ),   p: the other views of i's example,
+
+with s the cosine similarity: the supervised contrastive loss L_out with each example for a class
+(Khosla et al. 2020, arXiv 2004.11362, equation 2); for V = 2 it is NT-Xent. A step passes V/2 times
+as many rows through the network.
+
 **Why the third rule.** If the rest of an incomplete group were kept, x's absence would turn clip(∇
 loss(G)) into clip(∇ loss(G∖x)): two vectors that may point apart, 2C. For the same reason an order
 of the *present* examples, cut into groups, is not covered at C: one example more moves others to
@@ -28,13 +37,14 @@ depend on its own coins; an example is in at most one group a step.
 **Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by
 looking at the data.
 
-Suffixes: U groups, R = 2m rows of a group (the first views of its m members, then the second ones),
-D dimensions.
+Suffixes: U groups, R = V·m rows of a group (the first views of its m members, then the second ones,
+and so on), V views, m members, D dimensions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +63,10 @@ from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.sampling import draw_groups
 from secure_fl.privacy.unit_gradients import Method, clipped_sum
 from secure_fl_kernels.functional import group_nt_xent_loss
-from secure_fl_kernels.reference import Direction, DSRForm
+from secure_fl_kernels.reference import Direction, DSRForm, normalize
 
 SMALLEST_GROUP, LARGEST_GROUP = 2, 16
+MOST_VIEWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +81,13 @@ class GroupUnits:
     form: DSRForm = "normalized"
     distillation_temperature: float = 0.5
     direction: Direction = "projector_to_encoder"
+    views: int = 2
     coupling: Coupling = Coupling.GROUP
     statistic: None = None
 
     def unit_losses(self, h_URF: Tensor, z_URD: Tensor, released: Tensor | None = None) -> Tensor:
         """The loss of each group from its own rows: `[U]`."""
-        first, second = z_URD.unflatten(1, (2, self.members)).unbind(1)
-        losses = group_nt_xent_loss(
-            first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature
-        )
+        losses = self._contrast(z_URD)
         if self.separation is not None and self.gamma:
             losses = losses + self.gamma * dsr_rows(z_URD, self.separation, self.form).mean(1)
         if self.separation is not None and self.delta:
@@ -86,12 +95,33 @@ class GroupUnits:
             losses = losses + self.delta * rows_UR.mean(1)
         return losses
 
+    def _contrast(self, z_URD: Tensor) -> Tensor:
+        """NT-Xent within each group: `[U]`."""
+        if self.views > 2:
+            return many_view_losses(z_URD, self.members, self.temperature)
+        first, second = z_URD.unflatten(1, (2, self.members)).unbind(1)
+        return group_nt_xent_loss(
+            first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature
+        )
 
-def group_form(objective: Objective, members: int) -> GroupUnits:
+
+def many_view_losses(z_URD: Tensor, members: int, temperature: float) -> Tensor:
+    """The loss above of each group of so many members, for any number of views: `[U]`."""
+    unit_URD = normalize(z_URD)
+    rows = torch.arange(z_URD.shape[1], device=z_URD.device)
+    alike_RR = rows[:, None] % members == rows % members
+    itself_RR = rows[:, None] == rows
+    logits_URR = (unit_URD @ unit_URD.mT / temperature).masked_fill(itself_RR, -torch.inf)
+    positive_RR = alike_RR & ~itself_RR
+    log_p_URR = logits_URR.log_softmax(2).masked_fill(~positive_RR, 0)
+    return -log_p_URR.sum((1, 2)) / positive_RR.sum()
+
+
+def group_form(objective: Objective, members: int, views: int = 2) -> GroupUnits:
     """NT-Xent, or SSD around it, as one loss a group. Raises PrivacyError for all else."""
-    _check_members(members)
+    _check_form(members, views)
     if isinstance(objective, NTXent):
-        return GroupUnits(members, objective.temperature)
+        return GroupUnits(members, objective.temperature, views=views)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
         remedy = 'use mechanism = "released-statistics", or objective "nt_xent" or "ssd_nt_xent"'
         raise PrivacyError("has no form in groups", "objective", type(objective).__name__, remedy)
@@ -108,15 +138,19 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
         config.form,
         config.distillation_temperature,
         config.direction,
+        views,
     )
 
 
-def _check_members(members: int) -> None:
-    """Refuse groups that are too small or too large."""
+def _check_form(members: int, views: int) -> None:
+    """Refuse groups that are too small or too large, and views that nobody would wait for."""
     if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
         problem = f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members"
         remedy = "use 4 or 8: larger groups dilute the signal, two members are one negative pair"
         raise PrivacyError(problem, "group_size", members, remedy)
+    if not 2 <= views <= MOST_VIEWS:
+        problem = f"examples have 2 to {MOST_VIEWS} views"
+        raise PrivacyError(problem, "group_views", views, "use 2, or 4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +191,20 @@ class GroupNTXent:
         """How many examples a group has: m."""
         return self.units.members
 
+    @property
+    def views(self) -> int:
+        """How many views an example has: V."""
+        return self.units.views
+
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
         """What one example moves the sum by: C, present or missing; 2C, replaced."""
         return [self.bound * (2 if adjacency is Adjacency.REPLACE_ONE else 1)]
 
     def event(self, steps: int) -> GaussianEvent:
         return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps)
+
+    def at(self, step: int) -> Self:
+        return self
 
     @property
     def expected_units(self) -> float:
@@ -174,7 +216,7 @@ class GroupNTXent:
         return draw_groups(self.examples, self.members, self.sampling_rate, stream)
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """Σ clip_C(∇ loss(G)) over `[U, 2m, ...]`, missing members NaN: `[P]`."""
+        """Σ clip_C(∇ loss(G)) over `[U, V·m, ...]`, missing members NaN: `[P]`."""
         return [flat(self._sum(model, views))]
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
@@ -186,9 +228,10 @@ class GroupNTXent:
         """The clipped sum over groups, one tensor for each trainable parameter."""
         if len(views) == 0:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
-        present_Um = torch.isfinite(views).flatten(2).all(2).unflatten(1, (2, -1)).all(1)
+        by_view = (self.views, self.members)
+        present_Um = torch.isfinite(views).flatten(2).all(2).unflatten(1, by_view).all(1)
         counts_U = present_Um.all(1)
-        absent_UR = ~present_Um.repeat(1, 2)
+        absent_UR = ~present_Um.repeat(1, self.views)
         # Groups that do not count stay, so that all others keep their places and coins; their loss
         # is the constant 0.
         views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,11 @@ class ExampleMechanism(Protocol[Views_contra]):
 
     def event(self, steps: int) -> GaussianEvent:
         """What `steps` steps are charged."""
+
+    def at(self, step: int) -> Self:
+        """As it is in a step of one call of training, counted from 0: with the public draws of
+        that step, and with the same charge, noise and sensitivity.
+        """
 
     def draw(self, stream: NoiseStream) -> Tensor:
         """This step's units, as int64 `[U, members]` indices of examples; secret."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, isfinite, log, sqrt
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -171,6 +172,9 @@ class PerExample:
 
     def event(self, steps: int) -> GaussianEvent:
         return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps)
+
+    def at(self, step: int) -> Self:
+        return self
 
     def draw(self, stream: NoiseStream) -> Tensor:
         return draw_examples(self.examples, self.sampling_rate, stream)[:, None]

@@ -15,6 +15,9 @@ Gaussian of μ² = σ₁⁻² + σ₂⁻². One map takes that Gaussian's pair t
 mixtures of "drawn" and "not drawn". So a step costs one Poisson-subsampled Gaussian with noise
 multiplier σ = (σ₁⁻² + σ₂⁻²)^(-1/2), and the split of σ into the two is free.
 
+Which statistic it is may change from step to step, as long as the step's number and a public seed
+say how: contributions have norm 1 at most in each, and steps compose adaptively anyway.
+
 Replacing one example compares two contributions, both within those bounds. For the hockey-stick
 divergence of the two mixtures, f(x, y) = (1 − q + q·x − e^ε(1 − q + q·y))₊ of the likelihood ratios
 x, y is convex with ∂²f/∂x∂y ≤ 0. The first means that full length is worst, the second (Plackett's
@@ -25,15 +28,16 @@ one Gaussian, which the replace-one account of a Poisson-subsampled Gaussian cha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from secure_fl.errors import PrivacyError
 from secure_fl.objectives.coupling import Coupling
-from secure_fl.objectives.unit_objectives import Statistic, UnitObjective
+from secure_fl.objectives.unit_objectives import DrawnAnew, Statistic, UnitObjective
 from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
@@ -135,6 +139,14 @@ class ReleasedStatistics:
 
     def event(self, steps: int) -> GaussianEvent:
         return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps)
+
+    def at(self, step: int) -> Self:
+        objective = self.objective
+        return (
+            replace(self, objective=objective.at(step))
+            if isinstance(objective, DrawnAnew)
+            else self
+        )
 
     def draw(self, stream: NoiseStream) -> Tensor:
         return draw_examples(self.examples, self.sampling_rate, stream)[:, None]

@@ -326,6 +326,13 @@ def test_client_level_without_the_shape_is_unknown() -> None:
     assert terms_of(**tables).clamp == 1.0
 
 
+def test_noised_view_moments_count_on_the_noise_of_others() -> None:
+    moments = {"method": "view_moments", "rounds": 2}
+    tables = {"pretrain": moments, "privacy": {"unit": "example"}}
+    assert terms_of(**tables).noise_colluders == 1
+    assert terms_of(**tables | {"privacy": {"unit": "none"}}).noise_colluders == inf
+
+
 def test_no_torch_unless_an_epsilon_is_computed() -> None:
     code = (
         "import sys; from datetime import date; from secure_fl.config import FederationConfig as C;"

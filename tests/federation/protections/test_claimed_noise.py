@@ -311,7 +311,7 @@ def sketched(
     sketch = asked.client.sketch
     (release,) = sketch.releases(ask)
     assert isinstance(release.event, GaussianEvent)
-    given = sketch.centre(ask) if isinstance(ask, GiveCentre) else sketch.give(ask)[:-2]
+    given = sketch.centre(ask) if isinstance(ask, GiveCentre) else sketch.give(ask)[:-3]
     return given.double(), release.event, asked.examples
 
 

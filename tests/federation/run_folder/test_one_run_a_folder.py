@@ -180,7 +180,7 @@ def test_a_folder_that_only_a_lock_was_left_in_can_be_used(tmp_path: Path, image
     assert out.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("when", ["beside", "after"])
+@pytest.mark.parametrize("when", [pytest.param("beside", marks=pytest.mark.slow), "after"])
 def test_a_copy_of_a_private_run_releases_nothing_once_more(
     when: str, tmp_path: Path, images: Dataset
 ) -> None:

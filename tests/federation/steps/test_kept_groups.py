@@ -61,7 +61,9 @@ def agrees(choices: dict[int, int]) -> bool:
     return len({(choices[client], group) for client, group in FOUND.items()}) == 2
 
 
-@pytest.mark.parametrize("kind", [{}, {"select_by": "accuracy"}])
+@pytest.mark.parametrize(
+    "kind", [{}, pytest.param({"select_by": "accuracy"}, marks=pytest.mark.slow)]
+)
 def test_found_groups_are_not_thrown_away_while_heads_are_young(kind: dict[str, Any]) -> None:
     data = digits(brighter=True)
     kept, free = run(data, **kind), run(data, keep_margin=0, **kind)

@@ -100,7 +100,7 @@ def test_independent_heads_and_encoders(images: Dataset) -> None:
 def test_a_forced_round_follows_the_sketch_and_not_the_loss(images: Dataset) -> None:
     made = federation(images)
     clients = engine_of(made).clients
-    sketches = [client.sketch.give(GiveSketch())[:-2] for client in clients]
+    sketches = [client.sketch.give(GiveSketch())[:-3] for client in clients]
     mean, pools = torch.stack(sketches).mean(0), draw_pools(made.factory, drawn(made))
     for order in ((0, 1), (1, 0)):
         guide = Guide(mean, torch.stack([sketches[i] - mean for i in order]))

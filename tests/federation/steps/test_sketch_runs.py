@@ -168,8 +168,8 @@ def test_what_is_summed_is_the_released_sketch_with_the_noise_that_is_charged(
     assert len(watched.centres) == len(watched.sketches) == 6
     check_noise(z)
     width = made.factory.sketch.width
-    grid = made.factory.unit_grid(width + 2)
-    first = [blocks for blocks in watched.summed if blocks.pools.shape == (1, width + 2)]
+    grid = made.factory.unit_grid(width + 3)
+    first = [blocks for blocks in watched.summed if blocks.pools.shape == (1, width + 3)]
     assert len(first) == 6
     for blocks, (sketch, exact, _) in zip(first, watched.sketches, strict=True):
         sent = grid.codec.dequantise(blocks.pools[0, :width])
