@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+FLOWER := $(VENV)/.flower
 NEXT_TRITON ?= 3.8.0 3.9.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test compiled slow nightly lowest lint format clean
+.PHONY: help setup demo hospitals test compiled gpu slow nightly lowest lint format clean wheelhouse wheelhouse-check
 
 help:  ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## Make .venv with everything (a few minutes the first time)
 
@@ -20,9 +21,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e '.[data,report,triton,dev]'
 	touch $@
 
+$(FLOWER): $(STAMP)
+	$(PIP) install -q -c constraints.txt -e '.[flower]'
+	touch $@
+
 demo: $(STAMP)  ## The main job on real data; writes demo/report.html
 	rm -rf demo
 	$(BIN)/python examples/demo.py --out demo
+
+hospitals: $(FLOWER)  ## Three sites, a server and Flower as processes of their own; one site and the server are killed on the way
+	rm -rf hospitals
+	$(BIN)/python examples/hospitals/run.py --out hospitals
 
 test: $(STAMP)  ## All tests but the slow ones; Triton's kernels run in its interpreter, in processes of their own
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -30,6 +39,24 @@ test: $(STAMP)  ## All tests but the slow ones; Triton's kernels run in its inte
 
 compiled: $(STAMP)  ## The kernels compiled for four families of GPUs, and the binaries inspected
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'compiled and not slow' tests/kernels/compiled
+
+# Where there is a GPU: nothing to choose, everything that it measures in one folder, stopped and gone on with at will.
+GPU := bench/results/gpu
+GPU_TUNE ?= 10
+GPU_BENCH ?= 15
+gpu: $(STAMP)  ## Check, tune and measure the kernels on this GPU; writes bench/results/gpu.tar.gz to send back (half an hour)
+	$(PIP) install -q -c constraints.txt -e '.[bench]'
+	mkdir -p $(GPU)
+	$(BIN)/python -m pytest -m 'gpu and not slow' -p no:cacheprovider tests/kernels/triton > $(GPU)/tests.txt 2>&1 || (tail -40 $(GPU)/tests.txt; exit 1)
+	$(BIN)/secure-fl kernels check > $(GPU)/check.txt || (cat $(GPU)/check.txt; exit 1)
+	SECURE_FL_TILES=$(CURDIR)/$(GPU)/tiles $(BIN)/secure-fl kernels tune --device cuda --minutes $(GPU_TUNE)
+	SECURE_FL_TILES=$(CURDIR)/$(GPU)/tiles $(BIN)/secure-fl doctor > $(GPU)/doctor.txt
+	nvidia-smi -q -d CLOCK,POWER > $(GPU)/clocks.txt || true
+	SECURE_FL_TILES=$(CURDIR)/$(GPU)/tiles $(BIN)/secure-fl bench kernels --kernel ntxent --kernel uniformity --kernel infonce \
+	    --kernel ssd-ntxent --device cuda --dtype bfloat16 --dtype float32 --rows 2048 --rows 8192 --rows 32768 \
+	    --dimension 128 --dimension 512 --budget $(GPU_BENCH) --plot --out $(GPU)
+	tar -czf $(GPU).tar.gz -C bench/results gpu
+	@echo "send $(GPU).tar.gz, or commit $(GPU)"
 
 slow: $(STAMP)  ## The slow tests
 	$(BIN)/python -m pytest -m slow
@@ -59,5 +86,28 @@ format: $(STAMP)  ## Bring the code into style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What a machine of a federation installs, with no network: reviewed by its sums, which name every wheel.
+HOUSE := wheelhouse
+HOUSE_EXTRAS ?= session,flower,metrics,traces,report,data,images,tables
+HOUSE_PYTHON := .venv-wheelhouse/bin/python
+NO_NETWORK := $(shell unshare -rn true 2>/dev/null && echo unshare -rn)
+
+wheelhouse:  ## All wheels of a deployment and SHA256SUMS; torch comes from whatever index pip has (0.4 GB with torch for processors)
+	rm -rf $(HOUSE)
+	$(PYTHON) -m venv --clear .venv-wheelhouse
+	$(HOUSE_PYTHON) -m pip --disable-pip-version-check wheel -q -c constraints.txt -w $(HOUSE) '.[$(HOUSE_EXTRAS)]'
+	cp constraints.txt $(HOUSE)/
+	cd $(HOUSE) && sha256sum -- * > .sums && mv .sums SHA256SUMS
+	du -sh $(HOUSE)
+
+wheelhouse-check:  ## The wheels against SHA256SUMS, and installed without a network
+	cd $(HOUSE) && sha256sum --check --strict --quiet SHA256SUMS
+	cd $(HOUSE) && test "$$(ls | grep -vx SHA256SUMS)" = "$$(cut -c 67- SHA256SUMS)"
+	$(PYTHON) -m venv --clear .venv-wheelhouse
+	$(NO_NETWORK) $(HOUSE_PYTHON) -m pip --isolated --disable-pip-version-check install -q --no-index \
+	    --find-links $(HOUSE) -c $(HOUSE)/constraints.txt 'secure-fl[$(HOUSE_EXTRAS)]'
+	$(NO_NETWORK) $(HOUSE_PYTHON) -m pip --isolated check
+	$(NO_NETWORK) .venv-wheelhouse/bin/secure-fl doctor
+
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) demo runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-wheelhouse wheelhouse demo hospitals runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

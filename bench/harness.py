@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -12,19 +11,20 @@ from importlib import metadata
 from pathlib import Path
 
 from secure_fl.finished.summary import versions
+from secure_fl_kernels.processor import processor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 
 
 def provenance(packages: Iterable[str] = ()) -> dict[str, str]:
-    """Date, machine, versions and commit of a measurement; `packages` are named too where they
-    are installed.
+    """Date, machine with its instruction set and caches, versions and commit of a measurement;
+    `packages` are named too where they are installed.
     """
     found = versions() | {name: version for name in packages if (version := _version(name))}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} processors, {platform.system()}",
+        "machine": f"{processor()}, {platform.system()}",
         "versions": " ".join(f"{name} {version}" for name, version in found.items()),
         "commit": _commit(),
     }
@@ -73,17 +73,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
 
 
 def _commit() -> str:

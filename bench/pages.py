@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 _MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -26,3 +27,9 @@ def fill(page: Path, table: Callable[[str], str]) -> Path:
 def line(cells: Sequence[str]) -> str:
     """One row of a table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def spread(values: Sequence[float]) -> str:
+    """`mean ± deviation` over seeds; the value alone where there is one."""
+    beside = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{beside}"

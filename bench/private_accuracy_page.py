@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import ceil, sqrt
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -27,6 +28,8 @@ from bench.private_accuracy_cells import (
     Cell,
     Variant,
 )
+from bench.private_encoders_cells import CSV as ENCODERS_CSV
+from bench.private_encoders_page import TABLES as ENCODERS
 
 PAGE = ROOT / "docs" / "private-accuracy.md"
 _SHOWN = {
@@ -41,13 +44,15 @@ Record = dict[str, str]
 
 
 def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
-    """Fill every marked place of the page from the CSV in `folder`.
+    """Fill every marked place of the page from the two CSVs in `folder`.
 
     Raises:
         KeyError: a place names no table.
     """
-    rows = read_rows(CSV, folder)
-    return fill(page, lambda name: TABLES[name](rows))
+    rows, encoders = read_rows(CSV, folder), read_rows(ENCODERS_CSV, folder)
+    made = {name: partial(table, rows) for name, table in TABLES.items()}
+    made |= {name: partial(table, encoders) for name, table in ENCODERS.items()}
+    return fill(page, lambda name: made[name]())
 
 
 def accuracy(data: str) -> Callable[[Sequence[Record]], str]:

@@ -22,7 +22,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from importlib.util import find_spec
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -32,18 +33,24 @@ from bench.parties import Rounds, federation
 from secure_fl.federation.client import Client
 from secure_fl.federation.parties.participant import Participant
 
-_PACKAGES = ("secure_fl", "secure_fl_kernels")
+_PACKAGES = {
+    name: Path(str(find_spec(name).origin)).parent  # type: ignore[union-attr]
+    for name in ("secure_fl", "secure_fl_kernels")
+}
+"""Where ours are; a checkout may have the name of one too."""
 Entry = tuple[str, str, str]
 """The room entered, the function called, and the function that calls it."""
 
 
 def room_of(code: CodeType) -> str | None:
     """The folder, or the file, of a package of ours that some code lies in; None elsewhere."""
-    parts = PurePath(code.co_filename).parts
-    package = next((name for name in reversed(parts) if name in _PACKAGES), None)
+    path = Path(code.co_filename)
+    package = next(
+        (name for name, folder in _PACKAGES.items() if path.is_relative_to(folder)), None
+    )
     if package is None:
         return None
-    inside = parts[len(parts) - 1 - parts[::-1].index(package) + 1 :]
+    inside = path.relative_to(_PACKAGES[package]).parts
     return package if package == "secure_fl_kernels" else inside[0].removesuffix(".py")
 
 

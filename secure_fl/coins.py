@@ -58,6 +58,8 @@ class Use(IntEnum):
     """The state of torch's generator while a caller's augmentation runs."""
     HIDING = 4
     """Which parts masked reconstruction hides."""
+    TURN = 5
+    """How far an image is turned."""
     DROPOUT = 1 << 12
     """Dropout's masks: the first call's, and one more for each further call."""
 

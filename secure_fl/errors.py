@@ -105,6 +105,12 @@ class PrivacyError(SecureFLError):
     code = "privacy"
 
 
+class AuditError(SecureFLError):
+    """An audit asked of what it cannot be made from, or a step of its game out of turn."""
+
+    code = "audit"
+
+
 class SecureSumError(SecureFLError):
     """A message, key or setting that the secure sum refuses."""
 
@@ -123,10 +129,24 @@ class FileError(SecureFLError):
     code = "io"
 
 
+class DeploymentError(SecureFLError):
+    """A part of a deployment that does not fit the others: another site's or coordinator's, not
+    pinned, run out, or examples that are not of the plan's form.
+    """
+
+    code = "deployment"
+
+
 class DependencyError(SecureFLError):
     """An optional package that is not installed."""
 
     code = "dependency"
+
+
+class EngineError(SecureFLError):
+    """A program that carries a federation between machines, and does not start, answer or obey."""
+
+    code = "engine"
 
 
 def need(package: str, extra: str, field: str, value: str | None = None) -> None:

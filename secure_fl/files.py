@@ -300,7 +300,10 @@ def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     except Timeout:
         remedy = "wait until it has ended, or end it; then try again"
         raise RunFolderError(
-            f"is in use by {_holder_of(holder)}", field="folder", value=str(path), remedy=remedy
+            f"is in use by {in_words(_noted(holder))}",
+            field="folder",
+            value=str(path),
+            remedy=remedy,
         ) from None
     except OSError as error:
         raise file_error(error, lock, "locked") from None
@@ -335,15 +338,26 @@ def remove_unfinished(folder: Path) -> None:
 
 def is_bare(folder: Path) -> bool:
     """Whether a folder is empty but for the traces of a lock and of writes that were cut short."""
-    return all(is_lock(path) or path.name.endswith(_UNFINISHED) for path in listed(folder))
+    return all(is_trace(path) for path in listed(folder))
 
 
-def _holder_of(holder: Path) -> str:
-    """Who holds a lock, as far as it can be read."""
+def is_trace(path: Path) -> bool:
+    """Whether a file is a trace of a lock, or of a write that was cut short."""
+    return is_lock(path) or path.name.endswith(_UNFINISHED)
+
+
+def holder_of(folder: Path) -> dict[str, int | str]:
+    """The note of whoever holds a folder (`lock_holder`), or held it last and was killed; empty
+    where there is none.
+    """
+    return _noted(folder / _HOLDER)
+
+
+def _noted(holder: Path) -> dict[str, int | str]:
     try:
-        return in_words(read_json(holder, dict[str, int | str], ""))
+        return read_json(holder, dict[str, int | str], "")
     except SecureFLError:
-        return "another process"
+        return {}
 
 
 def _beside(path: Path) -> Path:

@@ -12,6 +12,12 @@ def size(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 round`, `2 rounds`, `2 parties`, `2 classes`."""
+    many = f"{what[:-1]}ies" if what.endswith("ty") else f"{what}{'es' * what.endswith('s') or 's'}"
+    return f"{number} {what if number == 1 else many}"
+
+
 def clock(seconds: float) -> str:
     """`1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -50,3 +50,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
+
+
+def schema(kind: type, title: str) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a record's file; fields that it does not name are
+    refused, as reading refuses them.
+    """
+    made = adapter(kind).json_schema()
+    made.pop("title", None)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    return {**head, **made}

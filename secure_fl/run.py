@@ -17,7 +17,7 @@ from secure_fl.callbacks.progress import shown
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, Splits
-from secure_fl.data.digests import whole_digest
+from secure_fl.data.digests import examples_digest
 from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData, count_classes, partition, resolved
 from secure_fl.data.scaling import Scaling
@@ -177,12 +177,13 @@ class Federation:
         self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool
     ) -> Result:
         restored, box = self._prepare(folder, seen, holding, resume=resume)
+        central = None if self._central is None else self._scaling.alone(self._central)
+        prologue = Prologue(self.factory, central, self._loaded_encoder)
+        # An encoder that does not fit is refused before anybody is charged for it.
+        initial = {} if restored is not None else prologue.initial()
         if self.config.pretrain.mode == "load" and restored is None:
             source = Path(self.config.pretrain.load_from or "")
             self._gate.load_encoder(RunFolder.open(source, "pretrain.load_from"), len(self.clients))
-        central = None if self._central is None else self._scaling.alone(self._central)
-        prologue = Prologue(self.factory, central, self._loaded_encoder)
-        initial = {} if restored is not None else prologue.initial()
         program = StepProgram(self.factory, steps_of(self.factory), initial)
         engine = self._engine(program, box)
         holding.callback(engine.close)
@@ -259,11 +260,7 @@ class Federation:
     @property
     def _examples_digest(self) -> str:
         """Of every client's examples: for the experimenter, and a resumed run must share it."""
-        return whole_digest(
-            part
-            for client in self.clients
-            for part in (client.train, client.validation, client.test)
-        )
+        return examples_digest(self.clients)
 
     def _prepare(
         self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool
@@ -332,12 +329,9 @@ class Federation:
         folder.begin(self.config, documents, self._digest)
 
     def _loaded_encoder(self) -> nn.Module:
-        """The encoder of another run."""
+        """The encoder of another run, loaded into one of this run's kind."""
         assert self.config.pretrain.load_from is not None
-        return load_encoder(
-            self.config.pretrain.load_from,
-            self.factory.make_encoder(0) if self._custom_encoder else None,
-        )
+        return load_encoder(self.config.pretrain.load_from, self.factory.make_encoder(0))
 
     def _pooled_data(self) -> tuple[Dataset, Dataset]:
         """All clients' training and test examples: only a simulation has them in one place."""

@@ -18,8 +18,11 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(autouse=True, scope="session")
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs, also those of processes that tests start, keep their keys away from the user's own."""
+    """Runs, also those of processes that tests start, keep their keys away from the user's own, and
+    run the tiles that all run.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECURE_FL_TILES", "shipped")
         patch.setenv("SECURE_FL_STATE", str(tmp_path_factory.mktemp("state")))
         yield
 

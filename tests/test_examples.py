@@ -6,13 +6,16 @@ import ast
 import importlib.util
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from secure_fl.config_file import load_config
 
@@ -34,6 +37,7 @@ def load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -175,6 +179,27 @@ def test_the_server_process_of_the_example_holds_no_key_and_opens_nothing(tmp_pa
     assert "counts [1, 2, 1], opened sums by pool {1: 7}" in done.stdout
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_opacus_loop_is_audited(broken: bool) -> None:
+    """Few steps on all digits: the claim stands, and falls with half of the noise."""
+    example = load("audit_opacus")
+    loop = example.OpacusLoop(steps=8, noise=1.0, honest=0.5 if broken else 1.0)
+    torch.manual_seed(0)
+    found = example.audit(loop, canaries=1000, entropy=random.Random(0).randbytes)
+    assert found.alarm is broken
+    assert found.claim.epsilon > 1
+    if not broken:
+        assert found.passed
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_loop_in_plain_pytorch_is_audited(broken: bool) -> None:
+    example = load("audit_pytorch")
+    torch.manual_seed(0)
+    found = example.audit(example.Loop(honest=0.5 if broken else 1.0))
+    assert (found.alarm, found.passed) == (broken, not broken)
+
+
 def test_the_ten_lines_of_the_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,3 +223,91 @@ def test_the_ten_lines_of_the_readme_run(
 def test_the_first_hours_configurations_are_valid(path: Path) -> None:
     config = load_config(path)
     assert config.privacy.unit == ("example" if path.stem == "private" else "none")
+
+
+def hospitals(out: Path, *more: str) -> str:
+    """Runs the example of three clinics, with its two kills; what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "hospitals" / "run.py"), "--out", str(out), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_three_clinics_go_on_after_kills(tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
+    told = hospitals(tmp_path / "h", "--direct", "--rounds", "4")
+    assert "kill -9 clinic-c" in told
+    assert "kill -9 the server" in told
+    assert "none in the" in told
+    assert "6 releases a client, none of them twice" in told
+    assert not (tmp_path / "h").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("transport", ["session", "messages"])
+def test_three_clinics_go_on_after_kills_by_flower(tmp_path: Path, transport: str) -> None:
+    pytest.importorskip("flwr")
+    pytest.importorskip("grpc")
+    told = hospitals(tmp_path / "h", "--transport", transport, "--rounds", "4")
+    assert "none of them twice" in told
+
+
+def test_the_plan_of_the_clinics_is_what_a_careful_site_accepts() -> None:
+    config = load_config(EXAMPLES / "hospitals" / "config.toml")
+    config.check_sums(20)
+    rules = config.weakest_sums(20)
+    assert (config.privacy.unit, config.privacy.epsilon) == ("example", 8.0)
+    assert not config.evaluate.enabled
+    two_largest = 8 + 6
+    assert min(rules.threshold, rules.against_a_lying_server) > two_largest
+
+
+def test_the_search_for_marks_finds_each_spelling(tmp_path: Path) -> None:
+    evidence = load("hospitals/evidence")
+    secret, other = os.urandom(32), os.urandom(32)
+    for number, spelt in enumerate(
+        (secret, secret.hex().encode(), *(b64encode(bytes(n) + secret) for n in range(5)))
+    ):
+        (tmp_path / f"{number}").write_bytes(os.urandom(3 * number) + spelt + os.urandom(7))
+    hits, marks, files = evidence.search({secret, other, bytes(32)}, [tmp_path])
+    assert len({hit.partition(" ")[0] for hit in hits}) == files == 7
+    assert marks == 2
+    assert evidence.search({other}, [tmp_path]) == ([], 1, 7)
+
+
+def test_the_search_knows_every_key_of_a_site(tmp_path: Path) -> None:
+    from secure_fl.crypto.identities import Identity
+    from secure_fl.deployment.certificates import new_request
+
+    evidence = load("hospitals/evidence")
+    Identity.generate("a", "client").save(tmp_path / "a.identity")
+    (tmp_path / "site.key").write_bytes(new_request("a")[1])
+    (tmp_path / "state").write_bytes(os.urandom(32))
+    found = set(evidence.keys_in(tmp_path))
+    assert len(found) == 2 * 2 + 2 + 2
+    # in PEM a key's text may be broken by a line's end: one of its halves is whole
+    assert len({hit.partition(" ")[0] for hit in evidence.search(found, [tmp_path])[0]}) == 3
+
+
+def test_a_loop_of_ones_own_is_faster_by_one_import(tmp_path: Path) -> None:
+    """The same losses with less memory; how fast is the benchmark's business."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "kernels.py"), "--batch", "1024", "--steps", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mib = [float(found) for found in re.findall(r"; (\d+) MiB", done.stdout)]
+    assert len(mib) == 2
+    assert mib[1] < mib[0] / 2
+    apart = float(re.findall(r"differ by (\S+) at most", done.stdout)[0])
+    assert apart < 1e-5
+    assert "times faster" in done.stdout

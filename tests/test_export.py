@@ -78,9 +78,10 @@ def test_onnx_computes_what_the_models_do(made: Result, tmp_path: Path) -> None:
     )
 
 
-def test_self_supervised_pools_as_onnx(tmp_path: Path) -> None:
+def test_self_supervised_pools_on_wavelets_as_onnx(tmp_path: Path) -> None:
     images = make_images(240)
     tables = {
+        "model": {"encoder": "scattering"},
         "pools": {"task": "self_supervised", "count": 1, "rounds": 1, "start": "random"},
         "pretrain": {"mode": "none"},
     }

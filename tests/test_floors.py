@@ -32,7 +32,10 @@ FLOORS = [
     {"run"},
     {"sklearn"},
     {"estimate"},
-    {"audit", "report"},
+    {"audit"},
+    {"report"},
+    {"operations"},
+    {"deployment"},
     {"cli"},
     {"experimental"},
 ]

@@ -25,7 +25,7 @@ from rich.table import Column
 from secure_fl.callbacks.base import Callback
 from secure_fl.errors import ConfigError
 from secure_fl.federation.whole_run.alerts import alerts_of, kind_of
-from secure_fl.quantities import clock
+from secure_fl.quantities import clock, counted
 
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
@@ -80,7 +80,7 @@ class PlainProgress(Callback):
         if self._last is not None and self._last[1] < self._rounds:
             self._console.print(
                 f"{self._last[0]} has settled after {self._last[1]} of at "
-                f"most {self._rounds} rounds",
+                f"most {counted(self._rounds, 'round')}",
                 markup=False,
             )
         self._began, self._rounds, self._done, self._last = time.monotonic(), rounds, done, None
@@ -184,7 +184,7 @@ def facts(record: RoundRecord) -> list[str]:
     if metrics.privacy is not None and metrics.privacy.epsilon is not None:
         said.append(f"ε {metrics.privacy.epsilon:.2f}")
     if record.clients:
-        said.append(f"{record.clients} clients")
+        said.append(counted(record.clients, "client"))
     return said
 
 

@@ -25,6 +25,13 @@ _Out = Annotated[
     Path | None,
     typer.Option(help="Folder for the CSV and plots; the checkout's bench/results when not given."),
 ]
+_Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Minutes that all sizes may take, cheapest first.")
+]
+_Pair = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(help="Set two CSVs side by side, before and after, instead of measuring."),
+]
 _Rounds = Annotated[int | None, typer.Option(min=3, help="Samples of each provider.")]
 
 
@@ -42,6 +49,7 @@ def kernels(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     full: Annotated[bool, typer.Option("--full", help="All sizes, longer limits: hours.")] = False,
+    budget: _Minutes = None,
     rounds: _Rounds = None,
     limit: Annotated[
         float | None, typer.Option(help="Leave out a provider whose call takes longer, in seconds.")
@@ -52,11 +60,20 @@ def kernels(
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw time and memory against rows, beside the CSV.")
     ] = False,
+    compare: _Pair = None,
     out: _Out = None,
 ) -> None:
-    """Time, memory, error and share of the floor of every provider; about ten minutes."""
+    """Time, memory, error and share of the floor of every provider; about ten minutes.
+
+    The cheapest sizes come first, and what the CSV holds from this commit and machine is not
+    measured again: a measurement that was stopped goes on. With --compare it exits with 1 where a
+    kernel became slower by more than the two files' scatter explains.
+    """
+    if compare is not None:
+        _run([], {"compare": list(compare)})
+        return
     sizes = {"rows": rows, "dimension": dimension, "threads": threads, "dtype": dtype}
-    limits = {"device": device, "full": full, "rounds": rounds, "limit": limit}
+    limits = {"device": device, "full": full, "budget": budget, "rounds": rounds, "limit": limit}
     _run(kernel or ["all"], sizes | limits | {"no-memory": not memory, "plot": plot, "out": out})
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.progress import track
+from typer.core import TyperCommand
 
 from secure_fl.cli.console import err
 from secure_fl.errors import ConfigError
@@ -25,9 +26,21 @@ Settings = Annotated[
 ]
 
 
-def command_group(said: str) -> typer.Typer:
+class _Plain(TyperCommand):
+    """Its help is plain text, in which typer escapes brackets for rich where no markup is read."""
+
+    def get_help(self, ctx: Any) -> str:
+        return super().get_help(ctx).replace("\\[", "[")
+
+
+class _Commands(typer.Typer):
+    def command(self, *names: Any, **more: Any) -> Any:
+        return super().command(*names, **{"cls": _Plain} | more)
+
+
+def command_group(said: str, **more: Any) -> typer.Typer:
     """Commands under one name; without any of them it prints its help."""
-    return typer.Typer(help=said, no_args_is_help=True, rich_markup_mode=None)
+    return _Commands(help=said, no_args_is_help=True, rich_markup_mode=None, **more)
 
 
 def said_budget(privacy: PrivacyConfig) -> str:

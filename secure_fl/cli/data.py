@@ -10,6 +10,7 @@ import typer
 
 from secure_fl.cli.common import Settings
 from secure_fl.cli.console import Sheet, out
+from secure_fl.quantities import counted
 
 if TYPE_CHECKING:
     from secure_fl.data.partitions import ClientData
@@ -56,5 +57,6 @@ def _reading(clients: Sequence[ClientData], summary: PartitionSummary) -> list[s
     more = ", …" if len(summary.class_names) > _MOST_CLASSES else ""
     names = f": {names}{more}" if names else ""
     notes = list(dict.fromkeys(note for client in clients for note in client.train.notes))
-    figures = f"{summary.classes} classes, label skew {summary.label_skew:.2f} (0 is IID){names}"
+    skew = f"label skew {summary.label_skew:.2f} (0 is IID)"
+    figures = f"{counted(summary.classes, 'class')}, {skew}{names}"
     return [f"read as {first.reading}", *notes, f"examples of shape {summary.shape}, {figures}"]

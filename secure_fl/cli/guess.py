@@ -15,6 +15,7 @@ from secure_fl.data.sources import load_source
 from secure_fl.data.sources.files import kind_of
 from secure_fl.data.sources.tabular import column_names
 from secure_fl.errors import DataError
+from secure_fl.quantities import counted
 
 _MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
 _STEPS, _FEW = 40, 500
@@ -137,7 +138,7 @@ def _categories(data: Dataset) -> list[str]:
 
 def _partition(data: Dataset, clients: int) -> list[str]:
     if data.client is not None:
-        return [f'kind = "natural"  # the {clients} clients that the data name']
+        return [f'kind = "natural"  # the {counted(clients, "client")} that the data name']
     dealt = (
         'kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a '
         "trial; leave both out when a client column is named"

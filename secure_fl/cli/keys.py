@@ -22,7 +22,7 @@ keys_app = command_group(
     "names a variable that holds a passphrase."
 )
 
-_Passphrase = Annotated[
+Passphrase = Annotated[
     str | None,
     typer.Option(help="Environment variable with the passphrase; never given on the line."),
 ]
@@ -43,7 +43,7 @@ def new(
         Path,
         typer.Option("--out", help="Folder for NAME.identity (private) and NAME.card (public)."),
     ] = Path("keys"),
-    passphrase_env: _Passphrase = None,
+    passphrase_env: Passphrase = None,
 ) -> None:
     """Make an identity. Its card goes to the coordinator: compare the fingerprint otherwise."""
     from secure_fl.crypto.identities import Identity
@@ -51,7 +51,7 @@ def new(
 
     identity = Identity.generate(name, role)
     make_folder(folder)
-    identity.save(folder / f"{name}.identity", passphrase=_passphrase(passphrase_env))
+    identity.save(folder / f"{name}.identity", passphrase=passphrase_of(passphrase_env))
     write_atomically(folder / f"{name}.card", identity.card(), mode=PUBLIC)
     out.print(
         f"wrote {folder / f'{name}.identity'} (private, 0600) and "
@@ -71,7 +71,7 @@ def roster(
     rotation_rounds: Annotated[
         int, typer.Option(help="Rounds that one encryption key serves.")
     ] = 10,
-    passphrase_env: _Passphrase = None,
+    passphrase_env: Passphrase = None,
 ) -> None:
     """Sign a roster with these members, or the next revision of one with these added."""
     from secure_fl.crypto.identities import Identity
@@ -79,7 +79,7 @@ def roster(
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, is_file, make_folder, read_bytes
 
-    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    coordinator = Identity.load(signer, passphrase=passphrase_of(passphrase_env))
     memory = RosterMemory(signer)
     make_folder(path.parent)
     with held(path):  # of two changes at once, neither is lost
@@ -94,14 +94,14 @@ def revoke(
     path: Annotated[Path, typer.Argument(help="The roster.")],
     name: Annotated[str, typer.Argument(help="The member that is no longer trusted.")],
     signer: _Signer,
-    passphrase_env: _Passphrase = None,
+    passphrase_env: Passphrase = None,
 ) -> None:
     """Sign a revision without a member: its keys cannot return, the encryption key is made anew."""
     from secure_fl.crypto.identities import Identity
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, read_bytes
 
-    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    coordinator = Identity.load(signer, passphrase=passphrase_of(passphrase_env))
     memory = RosterMemory(signer)
     with held(path):
         before = memory.open(read_bytes(path), coordinator.member)
@@ -147,7 +147,8 @@ def _show(roster: Roster) -> None:
     out.print(Sheet(title, ["name", "role", "fingerprint"], rows))
 
 
-def _passphrase(variable: str | None) -> str | None:
+def passphrase_of(variable: str | None) -> str | None:
+    """The passphrase in an environment variable; None without one. Raises SecureSumError: unset."""
     if variable is None:
         return None
     if variable not in os.environ:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from secure_fl.cli.console import Sheet, out
+from secure_fl.quantities import counted
 
 
 def export(
@@ -64,7 +65,7 @@ def assign(
         for k, row in enumerate(found.scores)
     ]
     out.print(Sheet("", ["pool", "loss", "accuracy", "entropy", "distance"], rows))
-    out.print(f"pool {found.pool}, chosen by {found.by} over {found.examples} examples")
+    out.print(f"pool {found.pool}, chosen by {found.by} over {counted(found.examples, 'example')}")
     if target is not None:
         write_json(target, found.as_dict())
         out.print(f"wrote {target}")

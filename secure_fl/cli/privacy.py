@@ -10,6 +10,7 @@ import typer
 from secure_fl.cli.common import Settings, command_group, said_budget
 from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, RunFolderError
+from secure_fl.quantities import counted
 
 if TYPE_CHECKING:
     from secure_fl.federation.factory.client_plan import ClientPlan
@@ -68,7 +69,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     kind = (
         "" if budget is None else f"δ = {budget.delta:g}, {budget.unit} level, {budget.adjacency}"
     )
-    title = f"recomputed from {len(ledger.releases)} releases ({kind})"
+    title = f"recomputed from {counted(len(ledger.releases), 'release')} ({kind})"
     out.print(Sheet(title, ["subject", "ε"], rows))
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a "
@@ -113,8 +114,11 @@ def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) ->
 def _show_examples(federation: Federation) -> None:
     from secure_fl.cli.common import steps
     from secure_fl.estimate.planning import client_plans
+    from secure_fl.privacy.accounting import epsilon
+    from secure_fl.privacy.adjacency import Adjacency
 
     privacy, rows = federation.config.privacy, []
+    at = Adjacency(privacy.adjacency)
     for row in steps(
         "calibrating the noise, client by client", client_plans(federation), len(federation.clients)
     ):
@@ -125,6 +129,14 @@ def _show_examples(federation: Federation) -> None:
         rows.append([name, row.examples, *figures, "-" if fits is None else str(fits)])
     columns = ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"]
     out.print(Sheet(_claim(federation), columns, rows))
+    if federation.config.noises_moments:
+        moments = federation.factory.view_moments
+        certain = moments.moments.event().parties
+        out.print(
+            f"view moments: two sums, ε = {epsilon(moments.events(), privacy.delta, at):.2f} of it "
+            f"together; noise multipliers {moments.centre.noise_multiplier:.3g} and "
+            f"{moments.moments.noise_multiplier:.3g}, in shares of which {certain} are certain"
+        )
     if privacy.noise is None:
         out.print(
             "the noise is made for the rounds that are set, and at most 0.3 % above the least "

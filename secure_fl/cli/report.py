@@ -1,4 +1,4 @@
-"""`secure-fl report`: what came out, as a page."""
+"""`secure-fl report`: what came out, as a page; and one run's privacy card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ def report(
         Path | None, typer.Option("--to", hidden=True, help="The former name of --out.")
     ] = None,
 ) -> None:
-    """Write one HTML page: four answers, then each run's pools, clients, protection, cost."""
+    """Write one HTML page: four answers, then each run's pools, clients, protection, audit, cost.
+
+    Of one run its card too, beside the page: privacy-card.json, for programs, and
+    privacy-card.html, two sheets of paper at most.
+    """
+    from secure_fl.report.card import write_card
     from secure_fl.report.page import write_report
 
     if path is not None and to is not None:
@@ -32,3 +37,6 @@ def report(
     written = path or to or folders[0] / "report.html"
     write_report(folders, written)
     out.print(f"wrote {written}")
+    if len(folders) == 1:
+        for card in write_card(folders[0], written.parent):
+            out.print(f"wrote {card}")

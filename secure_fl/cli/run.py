@@ -13,7 +13,7 @@ from secure_fl.cli.check import folder_of, planned_line, quick_checks
 from secure_fl.cli.common import Settings, said_budget
 from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError
-from secure_fl.quantities import clock, size
+from secure_fl.quantities import clock, counted, size
 
 if TYPE_CHECKING:
     from secure_fl.callbacks import Callback
@@ -122,7 +122,7 @@ def _announce(federation: Any) -> None:
 
     kind, shape = federation.config.partition.kind, federation.factory.facts.shape
     out.print(
-        f"{federation.config.name}: {len(federation.clients)} clients "
+        f"{federation.config.name}: {counted(len(federation.clients), 'client')} "
         f"({kind}), examples of shape {shape}"
     )
     privacy = federation.config.privacy
@@ -144,8 +144,8 @@ def _privacy_line(privacy: Privacy) -> str:
         if claim.unit == privacy.unit
     )
     return (
-        f"privacy spent: {spent} ({kind}); {privacy.releases} releases in ledger.json\nε "
-        f"against: {against}"
+        f"privacy spent: {spent} ({kind}); {counted(privacy.releases, 'release')} in ledger.json\n"
+        f"ε against: {against}"
     )
 
 

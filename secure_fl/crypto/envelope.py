@@ -215,6 +215,11 @@ def read_header(data: bytes | memoryview) -> Header:
     return _parse(memoryview(data))[0]
 
 
+def body_of(data: bytes) -> bytes:
+    """What an envelope carries, as `read_header`: nothing is checked."""
+    return data[len(data) - read_header(data).body_length :]
+
+
 def claimed_header(
     data: bytes | memoryview, read: Callable[[bytes | memoryview], Header] = read_header
 ) -> Header:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from secure_fl.config.cohorts import group_sizes
@@ -22,6 +23,7 @@ from secure_fl.estimate.sum_costs import Federated, SumCosts, fields_of
 from secure_fl.federation.factory.factory import Factory
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
+from secure_fl.federation.steps.view_moments import ViewMomentSums
 
 if TYPE_CHECKING:
     from secure_fl.run import Federation
@@ -124,8 +126,9 @@ def _measuring(watch: StopWatch | None) -> PhaseCost:
 def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> PhaseCost:
     """What a step of the program will take."""
     config = shapes.factory.facts.config
-    number = 1 if step.name == "sketch" else 0
-    form = step.form(number)
+    numbers = _rounds_that_differ(step)
+    forms = [step.form(number) for number in numbers]
+    form = forms[-1]
     count, shape = len(form.cohort), form.shape
     rounds, most = step.rounds, None
     if step.name == "sketch":
@@ -138,13 +141,23 @@ def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> P
     ends = 1 / max(1, rounds) if shapes.is_last(place) else 0.0
     clients = shapes.factory.facts.clients
     federated = Federated(config, clients, during, mean, ends, *_late(step, rounds, clients, place))
-    down, up = shapes.sums.of(federated, form, size)
+    bytes_of = [shapes.sums.of(federated, form, size) for form in forms]
+    down, up = (round(fmean(way)) for way in zip(*bytes_of, strict=True))
     seconds = None
     if watch is not None:
-        seconds = count * watch.answer(step, place, number)
-        seconds += size.groups * watch.of_sum(config, form, each)
+        seconds = count * fmean(watch.answer(step, place, number) for number in numbers)
+        seconds += size.groups * fmean(watch.of_sum(config, form, each) for form in forms)
     shapes.largest_upload = max(shapes.largest_upload, 8 * fields_of(shape))
     return PhaseCost(step.name, rounds, count, down, up, seconds, most)
+
+
+def _rounds_that_differ(step: Step) -> tuple[int, ...]:
+    """Rounds of a step whose mean stands for all: of a sketch start one of k-means, of view moments
+    both.
+    """
+    if isinstance(step, ViewMomentSums):
+        return tuple(range(step.rounds))
+    return (1,) if step.name == "sketch" else (0,)
 
 
 def _late(step: Step, rounds: int, clients: int, place: int) -> tuple[float, float]:

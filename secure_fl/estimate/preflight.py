@@ -132,7 +132,7 @@ def _large_batches(federation: Federation) -> Iterator[Warn]:
     config = federation.config
     smallest = min(len(client.train) for client in federation.clients)
     batches = {}
-    if config.pretrain.mode == "federated":
+    if config.pretrain.trains:
         batches["pretrain"] = config.pretrain.batch_size
     if config.pools.enabled:
         batches["pools"] = config.pools.batch_size

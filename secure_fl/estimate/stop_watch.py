@@ -179,6 +179,8 @@ def sample_state(factory: Factory) -> State:
     """A state with all that any step of a run asks by, holding zeros."""
     pools, tensors = factory.facts.config.pools, {"model": to_vector(factory.encoder_projector())}
     tensors["encoder"] = to_vector(factory.encoder())
+    if factory.facts.config.pretrain.sums_moments:
+        tensors["moments.centre"] = torch.zeros(factory.features, dtype=torch.float64)
     if pools.enabled:
         shared, pooled = factory.pool_layout.parts(factory.pool_model(0))
         tensors |= {"pools.shared": shared, "pools.pooled": pooled.repeat(pools.count, 1)}

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +130,9 @@ class LogitDP:
 
     def event(self, steps: int) -> GaussianEvent:
         return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps)
+
+    def at(self, step: int) -> Self:
+        return self
 
     def draw(self, stream: NoiseStream) -> Tensor:
         """Indices `[U, 1]`; none if more than `largest_batch` are drawn."""

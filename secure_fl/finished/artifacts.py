@@ -274,7 +274,8 @@ def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | Non
         remedy = "pass encoder=, a module of the same class"
         raise ModelError(problem, field="encoder", value=None, remedy=remedy)
     if encoder is None:
-        return build_encoder(config.model, card.shape, 0)
+        whitened = config.pretrain.method == "view_moments"
+        return build_encoder(config.model, card.shape, 0, whitened=whitened)
     return copy.deepcopy(encoder)
 
 
@@ -294,5 +295,8 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
         module.load_state_dict(below(tensors, prefix))
     except RuntimeError as error:
         problem = f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}"
-        remedy = "pass a module of the class the run was given"
+        remedy = (
+            "use the run's own kind of encoder: its [model] and pretrain.method, or a module of "
+            "the class it was given"
+        )
         raise ModelError.of_kind(problem, "encoder", module, remedy) from None

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from torch import nn
 
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.pooled import pooled_values
 from secure_fl.data.views import build_views
 from secure_fl.errors import ModelError
 from secure_fl.federation.factory.sketch_form import SketchForm
@@ -110,7 +109,7 @@ def _distances(models: Models, raw: Dataset) -> list[float | None]:
     if form.of_encoder:
         values = embed(encoder, card.scaling.alone(raw).x, models.compute(encoder))
     else:
-        values = pooled_values(card.scaling.sketched(raw))
+        values = form.values(card.scaling.sketched(raw))
     own = form.plain_sketch(values, models.centre)
     found: list[float | None] = (
         (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()

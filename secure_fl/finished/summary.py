@@ -49,6 +49,11 @@ def unprotected(config: FederationConfig) -> list[str]:
             "client-level noise protects sums: without a secure sum the server sees single "
             "updates, each with one share of it"
         )
+    if plain and config.noises_moments:
+        found.append(
+            "the noise of view moments protects their sums: without a secure sum the server sees "
+            "single ones, each with one share of it"
+        )
     found += [] if plain else _by_difference(config)
     if config.security.robust != "none":
         inside = ""
@@ -75,7 +80,7 @@ def _sketches(config: FederationConfig) -> str:
 
 def _by_difference(config: FederationConfig) -> list[str]:
     """What stands still while clients change: sums hide it from a single opening only."""
-    phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
+    phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.trains else []
     phases += [config.pools] if config.pools.enabled else []
     found = []
     if any(phase.weights == "examples" for phase in phases):

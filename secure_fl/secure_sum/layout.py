@@ -18,8 +18,8 @@ from secure_fl.crypto.key_streams import RUN, WORDS, Slots, check_modulus, check
 from secure_fl.errors import SecureSumError
 from secure_fl.he.parameters import BATCHING_PRIME
 
-WIDEST = 24
-"""The most bits that a field may have."""
+WIDEST = 39
+"""The most bits that a field may have: one such field fills a slot of either modulus."""
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -50,6 +50,13 @@ class FieldLayout:
         sums equal those of other backends.
         """
         return cls(bits=20, fields_per_slot=3, modulus=WORDS)
+
+    @classmethod
+    def whole(cls, modulus: int = BATCHING_PRIME) -> FieldLayout:
+        """One field a slot, as wide as a slot of BFV's allows: for sums over examples, whose bound
+        grows with how many there are. Twice or three times the slots of the other layouts.
+        """
+        return cls(bits=WIDEST, fields_per_slot=1, modulus=modulus)
 
     @property
     def edge(self) -> int:

@@ -47,14 +47,14 @@ class Opened:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it (BLAKE3). Sums fit 32 bits: `open_sum` saw to it."""
+        """32 bytes over all of it (BLAKE3)."""
         count = len(self.passing)
         numbers = struct.pack(f">II{count}H", self.survivors, count, *self.passing)
-        digest = blake3(b"secure-fl opened sums 1|" + numbers)
+        digest = blake3(b"secure-fl opened sums 2|" + numbers)
         for part in (self.head, self.shared, *(self.pools[pool] for pool in sorted(self.pools))):
             digest.update(struct.pack(">q", -1 if part is None else part.size))
             if part is not None:
-                digest.update(part.astype("<i4").view(np.uint8).data)
+                digest.update(part.astype("<i8").view(np.uint8).data)
         return digest.digest()
 
 

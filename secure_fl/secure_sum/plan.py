@@ -58,6 +58,7 @@ class RoundPlan:
         bound, head_bound: largest magnitude of one client's field outside the head and in it, None
             for no check of opened sums.
         margin: what the noise of all may add to their sum.
+        whole: whether a field fills its slot, for integers that small fields do not hold.
         appliers: how many survivors open the sums where clients do; None for all. A simulation in
             one process needs one.
         question: names what the vectors answer, alike in every round that sums the same answers; a
@@ -96,6 +97,7 @@ class RoundPlan:
     bound: int | None = None
     head_bound: int | None = None
     margin: int = 0
+    whole: bool = False
     appliers: int | None = None
     question: bytes = b""
     context: bytes = b""
@@ -205,7 +207,7 @@ class RoundPlan:
     @cached_property
     def layout(self) -> FieldLayout:
         """How fields lie in the slots of a block."""
-        return layout_of(self.protection)
+        return layout_of(self.protection, whole=self.whole)
 
     def numbers(self, block: int) -> int:
         """Slots of a block, guard and padding included; whole ciphertexts where there are any."""

@@ -15,11 +15,14 @@ KEY_HOLDERS: tuple[str, ...] = get_args(KeyHolder)
 _LAYOUTS: dict[str, FieldLayout] = {"masked": FieldLayout.words()}
 
 
-def layout_of(protection: str) -> FieldLayout:
-    """Where fields lie in a slot, for a `Grid`. Raises SecureSumError: no such protection."""
+def layout_of(protection: str, *, whole: bool = False) -> FieldLayout:
+    """Where fields lie in a slot; with `whole`, one field that fills it. Raises SecureSumError: no
+    such protection.
+    """
     if protection not in PROTECTIONS:
         raise SecureSumError("unknown", "security.protection", protection, f"one of {PROTECTIONS}")
-    return _LAYOUTS.get(protection, FieldLayout())
+    layout = _LAYOUTS.get(protection, FieldLayout())
+    return FieldLayout.whole(layout.modulus) if whole else layout
 
 
 def parameters_of(protection: str, key_holder: str = "clients") -> ParameterSet | None:

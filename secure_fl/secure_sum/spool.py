@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from mmap import mmap
 from os import SEEK_END
 from tempfile import SpooledTemporaryFile, TemporaryFile
+from weakref import finalize
 
 _IN_MEMORY = 1 << 18
 _ZEROS = bytes(1 << 20)
@@ -82,6 +83,8 @@ class Log:
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=1 << 16)  # noqa: SIM115
+        # Before any finaliser of a cycle that this is a part of: those come in no order.
+        finalize(self, self._file.close)
         self._sizes = array("Q")
 
     def extend(self, items: Iterable[bytes]) -> None:
@@ -89,9 +92,6 @@ class Log:
         for item in items:
             self._file.write(item)
             self._sizes.append(len(item))
-
-    def __del__(self) -> None:
-        self._file.close()
 
     def __len__(self) -> int:
         return len(self._sizes)

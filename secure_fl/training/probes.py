@@ -1,4 +1,6 @@
-"""How useful a representation is: weighted kNN, linear probe, fine-tuning, set as in SSD's."""
+"""How useful a representation is: weighted kNN, linear probe and fine-tuning, set as in SSD's, and
+what a few labels are enough for.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from secure_fl.training.tasks import Supervised
 
 _BLOCK = 1024
 _PROBE_LR, _PROBE_BATCH = 3e-3, 512
+_FEW_STEPS, _FEW_DECAY = 30, 1e-2
 _TUNE_LR_ENCODER, _TUNE_LR_HEAD, _TUNE_BATCH = 1e-3, 0.3, 128
 
 
@@ -64,6 +67,59 @@ def linear_probe(
             optimiser.step()
     with torch.no_grad():
         return float((head(h).argmax(1) == y).double().mean())
+
+
+def few_labels(
+    bank: Tensor,
+    bank_y: Tensor,
+    h: Tensor,
+    y: Tensor,
+    *,
+    classes: int,
+    per_class: int = 5,
+    draws: int = 5,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Test accuracy where few labels are known: of a linear classifier and of 5 nearest neighbours,
+    both on `per_class` examples of each class, mean over `draws` of them.
+
+    With all labels a probe makes good what an encoder did not find out by itself; with few it
+    cannot. The classifier is fitted to its minimum: L-BFGS, features standardised by the few, and
+    a hundredth of the squared weights. Neighbours are those of `weighted_knn`, around the few's
+    mean.
+
+    Args:
+        bank, bank_y, h, y: as `weighted_knn`; a class with fewer examples gives what it has.
+    """
+    probes, neighbours = list[float](), list[float]()
+    for draw in range(draws):
+        generator = generator_of(seed, "few-labels", draw)
+        order = torch.randperm(len(bank), generator=generator)
+        few = torch.cat([order[bank_y[order] == label][:per_class] for label in range(classes)])
+        known, labels, mean = bank[few], bank_y[few], bank[few].mean(0)
+        neighbours.append(weighted_knn(known - mean, labels, h - mean, y, k=min(5, per_class)))
+        scale = known.std(0) + 1e-6
+        weights, offset = _fitted((known - mean) / scale, labels, classes)
+        guessed = ((h - mean) / scale @ weights + offset).argmax(1)
+        probes.append(float((guessed == y).double().mean()))
+    return sum(probes) / draws, sum(neighbours) / draws
+
+
+def _fitted(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Weights `[F, classes]` and offsets of logistic regression."""
+    weights = torch.zeros(x.shape[1], classes, requires_grad=True)
+    offset = torch.zeros(classes, requires_grad=True)
+    steps = torch.optim.LBFGS([weights, offset], max_iter=_FEW_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> float:
+        steps.zero_grad()
+        fit = functional.cross_entropy(x @ weights + offset, y)
+        whole = fit + _FEW_DECAY * weights.square().sum()
+        whole.backward()
+        return float(whole.detach())
+
+    steps.step(loss)
+    return weights.detach(), offset.detach()
 
 
 def fine_tune(

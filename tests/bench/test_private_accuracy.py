@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import harness, private_accuracy, private_accuracy_page
+from bench import harness, private_accuracy, private_accuracy_page, private_encoders_page
 from bench.private_accuracy_cells import (
     CSV,
     DATA,
@@ -224,6 +224,5 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path: Path) -> Non
     assert copy.read_text() == private_accuracy_page.PAGE.read_text(), (
         "run: python -m bench.private_accuracy page"
     )
-    assert set(re.findall(r"<!-- table: (\S+) -->", copy.read_text())) == set(
-        private_accuracy_page.TABLES
-    )
+    tables = {*private_accuracy_page.TABLES, *private_encoders_page.TABLES}
+    assert set(re.findall(r"<!-- table: (\S+) -->", copy.read_text())) == tables

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli.commands import secure_fl
 
 COMMAND = [sys.executable, "-m", "secure_fl.cli.main"]
 TINY = """
@@ -31,22 +31,6 @@ local_epochs = 1
 [evaluate]
 probe_epochs = 2
 """
-
-
-def secure_fl(
-    *arguments: object, code: int = 0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "NO_COLOR": "1"},
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [pytest.param(40, marks=pytest.mark.slow), 80])
 def test_a_check_says_what_a_run_takes_and_keeps_to_the_page(
     folder: Path, command: Command, columns: int
 ) -> None:

@@ -18,6 +18,8 @@ LAYOUTS = [
     FieldLayout(modulus=WORDS),
     FieldLayout(bits=21, fields_per_slot=3, modulus=WORDS),
     FieldLayout(bits=13, fields_per_slot=3),
+    FieldLayout.whole(),
+    FieldLayout.whole(WORDS),
 ]
 EDGE = 2**19 - 1
 
@@ -95,7 +97,7 @@ def test_beyond_the_edge_is_refused(value: int) -> None:
         {"fields_per_slot": 3},
         {"bits": 22, "fields_per_slot": 3, "modulus": WORDS},
         {"bits": 1},
-        {"bits": 25, "fields_per_slot": 1},
+        {"bits": 40, "fields_per_slot": 1},
         {"fields_per_slot": 0},
         {"modulus": 97},
         {"modulus": 2**41 + 1},

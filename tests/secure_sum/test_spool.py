@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import warnings
+from tempfile import SpooledTemporaryFile
 
 import pytest
 from hypothesis import given
@@ -65,3 +67,24 @@ def test_a_log_gives_back_what_it_took_in_order(first: list[bytes], more: list[b
     log.extend(more)
     assert list(log) == [*first, *more]
     assert len(log) == len(first) + len(more)
+
+
+def test_a_log_in_a_cycle_closes_its_file_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Finalisers of a cycle run in the order in which its objects were made, or in none: here the
+    file is older than its log.
+    """
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            file = SpooledTemporaryFile(max_size=1 << 16)  # noqa: SIM115
+            monkeypatch.setattr(spool, "SpooledTemporaryFile", lambda made=file, **_: made)
+            log = Log()
+            log.extend([bytes(1 << 17)])
+            holder: list[object] = [log]
+            holder.append(holder)
+            monkeypatch.undo()
+            del log, holder, file
+            gc.collect()
+    assert [str(each.message) for each in heard] == []

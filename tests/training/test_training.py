@@ -15,7 +15,7 @@ from secure_fl.models.state import to_vector
 from secure_fl.objectives.build import build_objective
 from secure_fl.training.device import Compute
 from secure_fl.training.fit import LocalSpec, epochs
-from secure_fl.training.probes import fine_tune, linear_probe, weighted_knn
+from secure_fl.training.probes import few_labels, fine_tune, linear_probe, weighted_knn
 from secure_fl.training.tasks import SelfSupervised, Supervised, embed
 
 CPU = Compute(torch.device("cpu"))
@@ -191,6 +191,31 @@ def test_knn_agrees_with_scikit_learn_where_weights_are_flat() -> None:
         .score(h.numpy(), y.numpy())
     )
     assert weighted_knn(bank, bank_y, h, y, k=7, temperature=1e6) == pytest.approx(theirs, abs=0.06)
+
+
+def test_few_labels_are_enough_where_classes_lie_apart_and_teach_nothing_of_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 3
+    noise = torch.randn(300, 8, generator=generator)
+    apart = 4 * torch.eye(8)[y] + 0.3 * noise
+    assert min(few_labels(apart[:150], y[:150], apart[150:], y[150:], classes=3)) > 0.95
+    assert max(few_labels(noise[:150], y[:150], noise[150:], y[150:], classes=3)) < 0.5
+
+
+def test_the_few_label_probe_is_scikit_learn_s_logistic_regression() -> None:
+    """Whose C is 1 / (2 · decay · examples) for the mean loss that is minimised here."""
+    from sklearn.linear_model import LogisticRegression
+
+    generator = torch.Generator().manual_seed(3)
+    y = torch.arange(400) % 4
+    h = 1.5 * torch.eye(6)[y] + torch.randn(400, 6, generator=generator)
+    bank, bank_y = h[:20], y[:20]  # five of each: every draw is all of them
+    ours, _ = few_labels(bank, bank_y, h[20:], y[20:], classes=4, draws=1)
+    standard = (bank - bank.mean(0)) / bank.std(0)
+    peer = LogisticRegression(C=1 / (2 * 1e-2 * 20), max_iter=1000, tol=1e-8)
+    peer.fit(standard.numpy(), bank_y.numpy())
+    theirs = peer.score(((h[20:] - bank.mean(0)) / bank.std(0)).numpy(), y[20:].numpy())
+    assert ours == pytest.approx(theirs, abs=0.011)
 
 
 def test_fine_tuning_leaves_the_encoder_alone() -> None:

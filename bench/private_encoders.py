@@ -1,0 +1,145 @@
+"""Which private encoder is worth having: view moments beside fixed features, public whitening and
+private training, judged by many labels and by few.
+
+    python -m bench.private_encoders [run] [--seeds 5]    measure what is missing, cheapest first,
+                                                          then write the page
+    python -m bench.private_encoders page                 write docs/private-accuracy.md's tables
+
+Rows go to `results/private_encoders.csv` as they are measured; rows already there are not measured
+again. Moments of a split are kept in the temporary folder.
+
+Claims: ε is an example's, at δ = 1e-5 under zero-out, for the encoder. It does not cover the
+judges, which read labels in the clear. Noise is drawn from a seeded source at the deviation that
+the run's own integer noise has, so that a row can be repeated; nothing of a row is private.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bench.harness import append_row, provenance, read_rows
+from bench.private_accuracy_page import write_page
+from bench.private_encoders_cells import CSV, FEDERATION, MAKES, TRAINED, Cell, cells
+from bench.private_encoders_federated import federated
+from bench.private_encoders_moments import BANK, Level, head, measured, plain_whitening, prior
+from bench.private_encoders_sets import split
+from bench.private_encoders_trained import trained
+from secure_fl.config import ModelConfig
+from secure_fl.models.build import build_encoder
+from secure_fl.models.scattering import Scattering
+from secure_fl.seeds import derive_seed
+from secure_fl.training.probes import few_labels, linear_probe, weighted_knn
+
+
+def embedded(cell: Cell) -> tuple[Tensor, Tensor]:
+    """Features of the bank and of the test examples, `[N, F]`."""
+    drawn = split(cell.data, cell.seed)
+    bank, test = drawn.train.x[:BANK], drawn.test.x
+    if cell.encoder in MAKES:
+        kind, beside_prior = MAKES[cell.encoder]
+        level = Level(float(cell.epsilon), cell.placed)
+        made = head(cell.data, cell.seed, level, kind, beside_prior=beside_prior).float()
+        return _under(cell, made)
+    if cell.encoder == FEDERATION:
+        return federated(float(cell.epsilon), cell.seed, drawn)
+    if cell.encoder in TRAINED:
+        return trained(cell.encoder, cell.epsilon, cell.seed, drawn)
+    with torch.no_grad():
+        return _FREE[cell.encoder](cell, bank, test)
+
+
+def _under(cell: Cell, made: Tensor) -> tuple[Tensor, Tensor]:
+    found = measured(cell.data, cell.seed)
+    return found.bank @ made, found.test @ made
+
+
+def _passed(model: nn.Module, *parts: Tensor) -> tuple[Tensor, Tensor]:
+    bank, test = (torch.cat([model.eval()(each) for each in part.split(500)]) for part in parts)
+    return bank, test
+
+
+def _random(cell: Cell, *parts: Tensor) -> tuple[Tensor, Tensor]:
+    shape = tuple(parts[0].shape[1:])
+    model = build_encoder(ModelConfig(norm="group"), shape, derive_seed(cell.seed, "encoder"))
+    return _passed(model, *parts)
+
+
+def _public(cell: Cell) -> tuple[Tensor, Tensor]:
+    return _under(cell, plain_whitening(prior(cell.data), 1000).float())
+
+
+def _zca(cell: Cell) -> tuple[Tensor, Tensor]:
+    bank = measured(cell.data, cell.seed).bank.double()
+    return _under(cell, plain_whitening(bank.T.cov(), len(bank)).float())
+
+
+_FREE: dict[str, Callable[[Cell, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "random encoder": _random,
+    "untrained scattering": lambda _, *parts: _passed(Scattering(parts[0].shape[1:]), *parts),
+    "untrained features": lambda cell, *_: _under(cell, torch.eye(512)),
+    "whitened by synthetic": lambda cell, *_: _public(cell),
+    "ZCA": lambda cell, *_: _zca(cell),
+}
+
+
+def measure(cell: Cell) -> dict[str, object]:
+    """The row of one cell."""
+    if cell.encoder in MAKES:
+        measured(cell.data, cell.seed), prior(cell.data)
+    began = time.process_time()
+    bank, test = embedded(cell)
+    seconds, drawn = time.process_time() - began, split(cell.data, cell.seed)
+    y, classes = drawn.train.y[:BANK], drawn.train.classes
+    judged = (bank, y, test, drawn.test.y)
+    probe, neighbours = few_labels(*judged, classes=classes, seed=cell.seed)
+    mean, scale = bank.mean(0), bank.std(0) + 1e-6
+    standard = ((bank - mean) / scale, y, (test - mean) / scale, drawn.test.y)
+    around = (bank - mean, y, test - mean, drawn.test.y)
+    return {
+        **vars(cell),
+        "probe": round(linear_probe(*standard, classes=classes, epochs=20, seed=cell.seed), 4),
+        "knn": round(weighted_knn(*around, k=20), 4),
+        "p5": round(probe, 4),
+        "k5": round(neighbours, 4),
+        "head_seconds": round(seconds, 1),
+        "sum_seconds": _summed(cell),
+    }
+
+
+def _summed(cell: Cell) -> object:
+    made = cell.encoder in MAKES
+    return round(measured(cell.data, cell.seed).seconds, 1) if made else ""
+
+
+def run(seeds: int) -> Iterator[dict[str, object]]:
+    """Measure the cells that have no row yet, in order."""
+    where, names = provenance(["dp-accounting", "opacus"]), list(Cell.__dataclass_fields__)
+    done = {tuple(row[name] for name in names) for row in read_rows(CSV)}
+    for cell in cells(seeds):
+        if tuple(str(value) for value in vars(cell).values()) not in done:
+            row = measure(cell)
+            append_row(CSV, row, where)
+            yield row
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=["run", "page"], default="run")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1 (default 5)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for row in run(arguments.seeds) if arguments.what == "run" else ():
+        print(*list(row.values())[:11], sep=" | ", flush=True)
+    print(write_page())
+
+
+if __name__ == "__main__":
+    main()
