@@ -137,8 +137,9 @@ def read_audit(path: Path | str) -> AuditDocument | None:
 
 
 def sealed(made: AuditDocument) -> AuditDocument:
-    """The same, with its seal."""
-    return replace(made, seal=seal_of(_values(made)))
+    """The same as it will be read (0.0 where a check measured 0), with its seal."""
+    whole = _parsed(encoded(made), Path(FILE), AuditDocument)
+    return replace(whole, seal=seal_of(_values(whole)))
 
 
 def write_audit(folder: Path, made: AuditDocument) -> AuditDocument:
@@ -173,8 +174,7 @@ def write_record(path: Path, record: Record) -> None:
 
 def read_record(path: Path, kind: type[T]) -> T:
     """A record of an audit. Raises AuditError: damaged; FileError: it cannot be read."""
-    told: Any = {"field": path.name, "value": str(path), "remedy": _REMEDY}
-    return parse_json(read_bytes(path, most=_LARGEST_RECORD), kind, **told, error=AuditError)
+    return _parsed(read_bytes(path, most=_LARGEST_RECORD), path, kind)
 
 
 def schema() -> dict[str, Any]:
@@ -199,6 +199,11 @@ def record_digest(folder: Path) -> str:
         if not is_made_later(name)
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _parsed(data: bytes, path: Path, kind: type[T]) -> T:
+    told: Any = {"field": path.name, "value": str(path), "remedy": _REMEDY}
+    return parse_json(data, kind, **told, error=AuditError)
 
 
 def _values(record: Record) -> Any:

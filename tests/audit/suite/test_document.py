@@ -28,6 +28,7 @@ from secure_fl.audit.suite.document import (
     write_record,
 )
 from secure_fl.errors import AuditError, ConfigError, FileError
+from secure_fl.federation.run_folder.audit_seal import is_sealed
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.claims import Adversary, PrivacyClaim
 
@@ -62,6 +63,14 @@ def test_it_reads_as_it_was_written(tmp_path: Path) -> None:
     assert read_audit(tmp_path) == read_audit(tmp_path / document.FILE) == written
     said = json.loads((tmp_path / document.FILE).read_text())
     assert said["outcomes"][0]["bounds"][0]["epsilon"] is None, "JSON has no infinity"
+
+
+def test_whole_numbers_are_sealed_as_they_are_read(tmp_path: Path) -> None:
+    """A count of 0 stands where a share is asked for; 0 and 0.0 are two texts."""
+    counted = replace(OUTCOME, figures=(Figure("found", 0, low=0, high=1, limit=0),))
+    written = write_audit(tmp_path, replace(DOCUMENT, outcomes=(counted,), seconds=2))
+    assert read_audit(tmp_path) == written
+    assert is_sealed(json.loads((tmp_path / document.FILE).read_text()))
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:
