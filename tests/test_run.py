@@ -51,7 +51,7 @@ def test_resume_equals_uninterrupted(
     config = tiny_config(**tables)
     whole = Federation(config, data=images).run(tmp_path / "whole")
     expected, models = numbers(whole), tensors(tmp_path / "whole")
-    for stop in range(1, len(whole.records)):
+    for stop in range(1, len(whole.records), 2 if tables else 1):
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
             Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 2 == 0)]).run(
