@@ -199,7 +199,10 @@ class Play:
             say(f"the SuperLink had {self.before} MB before anybody came, {peak} MB at most")
 
     def tidy(self) -> None:
-        """Stop Flower's programs, which outlive who started them."""
+        """Stop what still runs, and then Flower's programs, which outlive who started them: a clinic
+        that runs would start its SuperNode again.
+        """
+        self.stage.stop_all()
         if self.launch == "direct":
             return
         from secure_fl.engines.flower.processes import Program
