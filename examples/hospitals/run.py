@@ -199,8 +199,8 @@ class Play:
             say(f"the SuperLink had {self.before} MB before anybody came, {peak} MB at most")
 
     def tidy(self) -> None:
-        """Stop what still runs, and then Flower's programs, which outlive who started them: a clinic
-        that runs would start its SuperNode again.
+        """Stop what still runs, and then Flower's programs, which outlive who started them: a
+        clinic that runs would start its SuperNode again.
         """
         self.stage.stop_all()
         if self.launch == "direct":

@@ -251,8 +251,8 @@ def _end_in_vain(made: Made3, record: Path) -> None:
     honest(made, record)
     folder = ServerFolder.open(made.coordinator.server, newest=True)
     server = folder.party()
-    with at(made, ["hospital-1"]) as [site]:
-        here = [one.party for one in site.hosted]
+    with at(made, ["hospital-1", NEW]) as sites:
+        here = [one.party for site in sites for one in site.hosted]
         Queue([Here([server]), Here(here)], "server").run()
         assert all(party.over for party in here)
     server.folder.close()
