@@ -8,6 +8,7 @@ from math import ceil, sqrt
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from bench.federated_objectives_page import table as skews
 from bench.harness import RESULTS, ROOT, read_rows
 from bench.pages import fill, line
 from bench.private_accuracy_cells import (
@@ -28,8 +29,8 @@ from bench.private_accuracy_cells import (
     Cell,
     Variant,
 )
-from bench.private_encoders_cells import CSV as ENCODERS_CSV
 from bench.private_encoders_page import TABLES as ENCODERS
+from bench.private_encoders_page import records
 
 PAGE = ROOT / "docs" / "private-accuracy.md"
 _SHOWN = {
@@ -44,14 +45,15 @@ Record = dict[str, str]
 
 
 def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
-    """Fill every marked place of the page from the two CSVs in `folder`.
+    """Fill every marked place of the page from the CSVs in `folder`.
 
     Raises:
         KeyError: a place names no table.
     """
-    rows, encoders = read_rows(CSV, folder), read_rows(ENCODERS_CSV, folder)
+    rows, encoders = read_rows(CSV, folder), records(folder)
     made = {name: partial(table, rows) for name, table in TABLES.items()}
     made |= {name: partial(table, encoders) for name, table in ENCODERS.items()}
+    made["skews"] = partial(skews, folder)
     return fill(page, lambda name: made[name]())
 
 

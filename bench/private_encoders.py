@@ -3,6 +3,7 @@ private training, judged by many labels and by few.
 
     python -m bench.private_encoders [run] [--seeds 5]    measure what is missing, cheapest first,
                                                           then write the page
+    python -m bench.private_encoders bytes                what a client sends, by estimate
     python -m bench.private_encoders page                 write docs/private-accuracy.md's tables
 
 Rows go to `results/private_encoders.csv` as they are measured; rows already there are not measured
@@ -24,8 +25,17 @@ from torch import Tensor, nn
 
 from bench.harness import append_row, provenance, read_rows
 from bench.private_accuracy_page import write_page
-from bench.private_encoders_cells import CSV, FEDERATION, MAKES, TRAINED, Cell, cells
-from bench.private_encoders_federated import federated
+from bench.private_encoders_cells import (
+    BYTES_CSV,
+    CSV,
+    FEDERATION,
+    MAKES,
+    RUNS,
+    TRAINED,
+    Cell,
+    cells,
+)
+from bench.private_encoders_federated import bytes_up, federated
 from bench.private_encoders_moments import BANK, Level, head, measured, plain_whitening, prior
 from bench.private_encoders_sets import split
 from bench.private_encoders_trained import trained
@@ -45,8 +55,8 @@ def embedded(cell: Cell) -> tuple[Tensor, Tensor]:
         level = Level(float(cell.epsilon), cell.placed)
         made = head(cell.data, cell.seed, level, kind, beside_prior=beside_prior).float()
         return _under(cell, made)
-    if cell.encoder == FEDERATION:
-        return federated(float(cell.epsilon), cell.seed, drawn)
+    if cell.encoder == FEDERATION or cell.encoder in RUNS:
+        return federated(cell.encoder, float(cell.epsilon), cell.seed, drawn)
     if cell.encoder in TRAINED:
         return trained(cell.encoder, cell.epsilon, cell.seed, drawn)
     with torch.no_grad():
@@ -127,16 +137,33 @@ def run(seeds: int) -> Iterator[dict[str, object]]:
             yield row
 
 
+def sent() -> Iterator[dict[str, object]]:
+    """What a client sends in each kind of run that has a row, where that is not written yet."""
+    where, names = provenance(), ("data", "encoder", "epsilon")
+    done = {tuple(row[name] for name in names) for row in read_rows(BYTES_CSV)}
+    for row in read_rows(CSV):
+        key = tuple(row[name] for name in names)
+        summed = row["encoder"] in MAKES and row["placed"] == "sum"
+        if key not in done and (summed or row["encoder"] in RUNS):
+            done.add(key)
+            drawn = split(row["data"], 0)
+            up = bytes_up(row["encoder"], float(row["epsilon"]), drawn)
+            made = {**dict(zip(names, key, strict=True)), "bytes_up": up}
+            append_row(BYTES_CSV, made, where)
+            yield made
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=["run", "page"], default="run")
+    parser.add_argument("what", nargs="?", choices=["run", "bytes", "page"], default="run")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1 (default 5)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for row in run(arguments.seeds) if arguments.what == "run" else ():
+    made = {"run": run(arguments.seeds), "bytes": sent()}.get(arguments.what, ())
+    for row in made:
         print(*list(row.values())[:11], sep=" | ", flush=True)
     print(write_page())
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.private_accuracy_cells import ALIGN, GROUPS
 
-CSV = "private_encoders.csv"
+CSV, BYTES_CSV = "private_encoders.csv", "private_encoders_bytes.csv"
 IMAGES = ("Fashion-MNIST", "MNIST-5k")
-SETS_SHOWN = (*IMAGES, "digits as columns", "series")
+OTHERS = ("digits as columns", "series")
+SETS_SHOWN = (*IMAGES, *OTHERS)
 TRAINED = (ALIGN, GROUPS)
+"""By one party that holds all examples."""
+SSD_RUN, GROUPS_RUN = "SSD in a federation", "NT-Xent in groups of 4, in a federation"
+RUNS = {SSD_RUN: "ssd", GROUPS_RUN: "nt_xent"}
+"""Trained by a whole run, each client's steps noised by itself; and the objective of each."""
+FRESH = range(5, 10)
+"""Seeds that nothing was tried on."""
 RANDOM, PUBLIC = "random encoder", "whitened by synthetic"
 FREE = (RANDOM, "untrained scattering", "untrained features", PUBLIC, "ZCA")
 WHITE, WHITE_PRIOR = "view moments, whitening", "view moments, whitening, prior"
@@ -22,6 +29,17 @@ MAKES = {
     FISHER: ("fisher", False),
     FISHER_PRIOR: ("fisher", True),
 }
+ENCODERS = (
+    *FREE,
+    FISHER_PRIOR,
+    FEDERATION,
+    WHITE_PRIOR,
+    FISHER,
+    WHITE,
+    *RUNS,
+    *TRAINED,
+)
+"""All, in the order of the tables."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +55,31 @@ class Cell:
 
 def cells(seeds: int) -> Iterator[Cell]:
     """Cheapest and weightiest first; all seeds of one part before the next part."""
-    tables = SETS_SHOWN[len(IMAGES) :]
-    free = [(name, "inf", "") for name in FREE]
-    first = [(FISHER_PRIOR, epsilon, "sum") for epsilon in ("8", "2", "inf")]
-    second = [(FISHER_PRIOR, "1", "sum")]
-    second += [(WHITE_PRIOR, epsilon, "sum") for epsilon in ("inf", "8", "2", "1")]
-    third = [
-        (FISHER_PRIOR, epsilon, placed)
-        for placed in ("client", "curator")
-        for epsilon in ("8", "2")
-    ]
-    third += [(name, epsilon, "sum") for name in (FISHER, WHITE) for epsilon in ("2", "1")]
-    parts = [(IMAGES, first + free), (IMAGES, second), (IMAGES, third), (tables, first + free)]
-    for number, (sets, part) in enumerate(parts):
-        for seed in range(seeds):
-            yield from (Cell(data, *each, seed) for data in sets for each in part)
-        if number == 0:
-            yield from (Cell(data, FEDERATION, "8", "sum", 0) for data in reversed(IMAGES))
-    for seed in range(seeds):
-        for data in IMAGES:
-            for method in TRAINED:
-                for epsilon in ("inf", "8", "2"):
-                    yield Cell(data, method, epsilon, "curator", seed)
+    every, few = range(seeds), range(min(seeds, 3))
+    free = _ways(FREE, ("inf",), "")
+    main = _ways([FISHER_PRIOR], ("8", "2", "inf"))
+    yield from _part(IMAGES, [*main, *free], every)
+    others = _ways([WHITE_PRIOR], ("inf", "8", "2", "1"))
+    for placed in ("client", "curator"):
+        others += _ways([FISHER_PRIOR], ("8", "2", "1"), placed)
+    yield from _part(IMAGES, [*_ways([FISHER_PRIOR], ("1",)), *others], every)
+    yield from _part(IMAGES[:1], [*main[:2], *_ways((RANDOM, PUBLIC), ("inf",), "")], FRESH)
+    yield from _part(OTHERS, [*main, *free], every)
+    yield from _part(IMAGES, _ways([FEDERATION], ("8",)), range(1))
+    for epsilon in ("8", "2", "inf"):
+        yield from _part(SETS_SHOWN, _ways(RUNS, (epsilon,), "client"), few)
+    yield from _part(IMAGES, _ways(TRAINED, ("8", "2", "inf"), "curator"), few)
+    yield from _part(IMAGES, _ways((FISHER, WHITE), ("2", "1")), every)
+
+
+_Way = tuple[str, str, str]
+
+
+def _ways(encoders: Iterable[str], budgets: Sequence[str], placed: str = "sum") -> list[_Way]:
+    return [(name, epsilon, placed) for name in encoders for epsilon in budgets]
+
+
+def _part(sets: Sequence[str], ways: Sequence[_Way], seeds: Iterable[int]) -> Iterator[Cell]:
+    """Split by split, so that what is known of one is at hand."""
+    for seed in seeds:
+        yield from (Cell(data, *way, seed) for data in sets for way in ways)

@@ -224,5 +224,5 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path: Path) -> Non
     assert copy.read_text() == private_accuracy_page.PAGE.read_text(), (
         "run: python -m bench.private_accuracy page"
     )
-    tables = {*private_accuracy_page.TABLES, *private_encoders_page.TABLES}
+    tables = {*private_accuracy_page.TABLES, *private_encoders_page.TABLES, "skews"}
     assert set(re.findall(r"<!-- table: (\S+) -->", copy.read_text())) == tables

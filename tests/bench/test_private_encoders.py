@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,18 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
-from bench.private_encoders_cells import FISHER_PRIOR, IMAGES, PUBLIC, cells
+from bench.private_encoders_cells import (
+    BYTES_CSV,
+    CSV,
+    FEDERATION,
+    FISHER_PRIOR,
+    FRESH,
+    IMAGES,
+    PUBLIC,
+    cells,
+)
 from bench.private_encoders_moments import CENTRE_SHARE, DELTA, Level, head, means
-from bench.private_encoders_page import _STUDENT, added, encoders, interval
+from bench.private_encoders_page import _STUDENT, added, encoders, fresh, interval, records
 from bench.private_encoders_sets import CLIENTS, equal_shares, split
 from secure_fl.privacy.accounting import Charge, epsilon_of
 from secure_fl.privacy.adjacency import Adjacency
@@ -66,6 +76,7 @@ def test_intervals_are_student_s() -> None:
 def test_gains_are_of_the_same_split() -> None:
     """A seed that only one of the two has does not count."""
     row = {"data": "MNIST-5k", "probe": "0.9", "knn": "0.9", "k5": "0.4"}
+    row |= {"head_seconds": "1.0", "sum_seconds": "2.0", "bytes_up": ""}
     public = {"encoder": PUBLIC, "placed": "", "epsilon": "inf"}
     ours = {"encoder": FISHER_PRIOR, "placed": "sum", "epsilon": "8"}
     rows = [
@@ -77,6 +88,30 @@ def test_gains_are_of_the_same_split() -> None:
         f"| {FISHER_PRIOR} | in the sum | 8 | 0.900 ± 0.000 | 0.900 ± 0.000 | 0.685 ± 2.733 |"
         in encoders("MNIST-5k", rows)
     )
+
+
+def test_tuned_and_fresh_splits_are_shown_apart() -> None:
+    """What is said of seeds 0 to 4 holds none of the others."""
+    row = {"data": IMAGES[0], "encoder": FISHER_PRIOR, "placed": "sum", "epsilon": "2"}
+    rows = [
+        row | {"seed": str(seed), "p5": "0.5" if seed in FRESH else "0.4"} for seed in range(10)
+    ]
+    assert (
+        f"| {FISHER_PRIOR} | 2 | 0.400 ± 0.000 | 0.500 ± 0.000 | 0.450 ± 0.038 | 0.400 |"
+        in fresh(rows)
+    )
+
+
+def test_bytes_stand_beside_what_is_sent_only(tmp_path: Path) -> None:
+    """Not where nobody sums, and not where no run does it so."""
+    columns = "data,encoder,epsilon,placed"
+    said = ((FISHER_PRIOR, "sum"), (FISHER_PRIOR, "curator"), (FISHER_PRIOR, "client"))
+    said += (FEDERATION, "sum"), ("SSD in a federation", "client"), (PUBLIC, "")
+    lines = [f'MNIST-5k,"{encoder}",8,{placed}' for encoder, placed in said]
+    (tmp_path / CSV).write_text("\n".join([columns, *lines]))
+    known = [f'MNIST-5k,"{FISHER_PRIOR}",8,100', "MNIST-5k,SSD in a federation,8,200"]
+    (tmp_path / BYTES_CSV).write_text("\n".join(["data,encoder,epsilon,bytes_up", *known]))
+    assert [row["bytes_up"] for row in records(tmp_path)] == ["100", "", "", "100", "200", ""]
 
 
 def test_moments_are_the_mechanism_s_to_the_grid() -> None:

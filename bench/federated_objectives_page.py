@@ -1,0 +1,73 @@
+"""Which losses, skews and numbers of clients `federated_objectives` compares, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import product
+from pathlib import Path
+
+from bench.harness import RESULTS, read_rows
+from bench.pages import line
+from bench.private_encoders_page import interval
+
+CSV = "federated_objectives.csv"
+RANDOM, SSD = "random", "ssd"
+OBJECTIVES = (SSD, "align_uniform", "nt_xent", "masked")
+ALPHAS, CLIENTS = (0.1, 1.0, 100.0), (16, 4)
+MEASURES = ("probe", "knn", "p5", "k5")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, or the encoder that all begin with."""
+
+    objective: str
+    alpha: float
+    clients: int
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """As its columns stand in the CSV."""
+        return tuple(str(value) for value in astuple(self))
+
+
+def cells(seeds: int) -> Iterator[Cell]:
+    """A seed of all before the next."""
+    for seed in range(seeds):
+        yield Cell(RANDOM, ALPHAS[0], CLIENTS[0], seed)
+        for clients, alpha, objective in product(CLIENTS, ALPHAS, OBJECTIVES):
+            yield Cell(objective, alpha, clients, seed)
+
+
+def table(folder: Path = RESULTS) -> str:
+    """p5 of every loss, and by how much SSD is above each on the same split, in points."""
+    rows, lines = read_rows(CSV, folder), list[list[str]]()
+    floor = [row for row in rows if row["objective"] == RANDOM]
+    lines.append(["", "", RANDOM, *_scores(floor), "", str(len(floor))])
+    for clients, alpha in product(CLIENTS, ALPHAS):
+        at = (str(alpha), str(clients))
+        mine = [row for row in rows if (row["alpha"], row["clients"]) == at]
+        for objective in OBJECTIVES:
+            own = [row for row in mine if row["objective"] == objective]
+            if own:
+                above = "" if objective == SSD else _above(mine, objective)
+                shown = [str(clients), f"{alpha:g}", objective]
+                lines.append([*shown, *_scores(own), above, str(len(own))])
+    head = ["clients", "Dirichlet α", "loss", *MEASURES, "SSD above it, points of p5", "seeds"]
+    return "\n".join(map(line, [head, ["---"] * len(head), *lines]))
+
+
+def _scores(rows: Sequence[dict[str, str]]) -> list[str]:
+    return [interval([float(row[name]) for row in rows]) if rows else "" for name in MEASURES]
+
+
+def _above(rows: Sequence[dict[str, str]], objective: str) -> str:
+    """SSD's points of p5 over another loss, split by split."""
+    ours, theirs = (
+        {row["seed"]: float(row["p5"]) for row in rows if row["objective"] == name}
+        for name in (SSD, objective)
+    )
+    gains = [100 * (ours[seed] - theirs[seed]) for seed in sorted(set(ours) & set(theirs))]
+    return interval(gains, "+.1f") if gains else ""
