@@ -83,26 +83,30 @@ def settings(data: Iterable[str]) -> Iterator[Setting]:
     """All that is measured on these sets; what says most comes first."""
     for size, of, scenario in product(SIZES, KINDS, SCENARIOS):
         lacks = scenario.data == "digits" and size == max(SIZES)
-        if scenario.data in data and not lacks and (of != "encoder" or size == SIZES[0]):
-            for epsilon, labels in product(_budgets(scenario, size), _ways(scenario, of)):
+        if scenario.data in data and not lacks and of in _kinds(scenario, size):
+            for epsilon, labels in product(_budgets(scenario, size), _ways(scenario, of, size)):
                 yield Setting(**vars(scenario), size=size, epsilon=epsilon, of=of, labels=labels)
 
 
+def _kinds(scenario: Scenario, size: int) -> tuple[str, ...]:
+    """All kinds of vector at one size and with even labels; elsewhere the two that differ most."""
+    return KINDS if size == SIZES[0] and not scenario.skewed else KINDS[:2]
+
+
 def _budgets(scenario: Scenario, size: int) -> tuple[float | None, ...]:
-    """A quarter only where even labels leave something to find at it."""
-    if scenario.skewed or scenario.groups == "permutation" or size < SIZES[0]:
-        return BUDGETS[1:]
-    return BUDGETS
+    """A quarter only where many even labels leave something to find at it; no noise at one size."""
+    if size != SIZES[0]:
+        return BUDGETS[:3] if size > SIZES[0] and not scenario.skewed else BUDGETS[1:3]
+    return BUDGETS[1:] if scenario.skewed or scenario.groups == "permutation" else BUDGETS
 
 
-def _ways(scenario: Scenario, of: str) -> tuple[str, ...]:
-    """How labels enter; and the rivals, each on the vectors that serve it best."""
+def _ways(scenario: Scenario, of: str, size: int) -> tuple[str, ...]:
+    """How labels enter; and the rivals at one size, each on the vectors that serve it best."""
     rivals = {"scattering": RIVALS[:1], "examples": RIVALS[1:]}.get(of, ())
+    rivals = rivals if size == SIZES[0] else ()
     if scenario.groups == "permutation":
-        return (*LABELS[1:], *rivals)
-    if scenario.skewed or of == "examples":
-        return (*LABELS, *rivals)
-    return (*LABELS[:2], *rivals)
+        return (*LABELS[1:], *rivals) if of == "examples" else (*LABELS[1:2], *rivals)
+    return (*(LABELS if scenario.skewed or of == "examples" else LABELS[:2]), *rivals)
 
 
 @cache
