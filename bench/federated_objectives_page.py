@@ -15,6 +15,7 @@ CSV = "federated_objectives.csv"
 RANDOM, SSD = "random", "ssd"
 OBJECTIVES = (SSD, "align_uniform", "nt_xent", "masked")
 ALPHAS, CLIENTS = (0.1, 1.0, 100.0), (16, 4)
+DATA = ("digits", "MNIST-5k")
 MEASURES = ("probe", "knn", "p5", "k5")
 
 
@@ -22,6 +23,7 @@ MEASURES = ("probe", "knn", "p5", "k5")
 class Cell:
     """One training, or the encoder that all begin with."""
 
+    data: str
     objective: str
     alpha: float
     clients: int
@@ -34,29 +36,35 @@ class Cell:
 
 
 def cells(seeds: int) -> Iterator[Cell]:
-    """A seed of all before the next."""
-    for seed in range(seeds):
-        yield Cell(RANDOM, ALPHAS[0], CLIENTS[0], seed)
+    """A set, and then a seed of all, before the next."""
+    for data, seed in product(DATA, range(seeds)):
+        yield Cell(data, RANDOM, ALPHAS[0], CLIENTS[0], seed)
         for clients, alpha, objective in product(CLIENTS, ALPHAS, OBJECTIVES):
-            yield Cell(objective, alpha, clients, seed)
+            yield Cell(data, objective, alpha, clients, seed)
 
 
 def table(folder: Path = RESULTS) -> str:
-    """p5 of every loss, and by how much SSD is above each on the same split, in points."""
+    """Every loss, and by how much SSD is above each on the same split, in points of p5."""
     rows, lines = read_rows(CSV, folder), list[list[str]]()
-    floor = [row for row in rows if row["objective"] == RANDOM]
-    lines.append(["", "", RANDOM, *_scores(floor), "", str(len(floor))])
-    for clients, alpha in product(CLIENTS, ALPHAS):
-        at = (str(alpha), str(clients))
-        mine = [row for row in rows if (row["alpha"], row["clients"]) == at]
-        for objective in OBJECTIVES:
-            own = [row for row in mine if row["objective"] == objective]
-            if own:
-                above = "" if objective == SSD else _above(mine, objective)
-                shown = [str(clients), f"{alpha:g}", objective]
-                lines.append([*shown, *_scores(own), above, str(len(own))])
-    head = ["clients", "Dirichlet α", "loss", *MEASURES, "SSD above it, points of p5", "seeds"]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        floor = [row for row in rows if (row["data"], row["objective"]) == (data, RANDOM)]
+        lines.append([data, "", "", RANDOM, *_scores(floor), "", str(len(floor))])
+        for clients, alpha in product(CLIENTS, ALPHAS):
+            at = (data, str(alpha), str(clients))
+            mine = [row for row in rows if (row["data"], row["alpha"], row["clients"]) == at]
+            lines += _compared([data, str(clients), f"{alpha:g}"], mine)
+    head = ["data", "clients", "Dirichlet α", "loss", *MEASURES]
+    head += ["SSD above it, points of p5", "seeds"]
     return "\n".join(map(line, [head, ["---"] * len(head), *lines]))
+
+
+def _compared(at: list[str], rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
+    """Lines of the losses that were measured at one skew and number of clients."""
+    for objective in OBJECTIVES:
+        own = [row for row in rows if row["objective"] == objective]
+        if own:
+            above = "" if objective == SSD else _above(rows, objective)
+            yield [*at, objective, *_scores(own), above, str(len(own))]
 
 
 def _scores(rows: Sequence[dict[str, str]]) -> list[str]:
