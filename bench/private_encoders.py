@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from bench.private_accuracy_page import write_page
 from bench.private_encoders_cells import (
     BYTES_CSV,
     CSV,
+    ENCODERS,
     FEDERATION,
     MAKES,
     RUNS,
@@ -126,12 +127,13 @@ def _summed(cell: Cell) -> object:
     return round(measured(cell.data, cell.seed).seconds, 1) if made else ""
 
 
-def run(seeds: int) -> Iterator[dict[str, object]]:
-    """Measure the cells that have no row yet, in order."""
+def run(seeds: int, only: Sequence[str] | None = None) -> Iterator[dict[str, object]]:
+    """Measure the cells that have no row yet, in order; of the encoders named, if any is."""
     where, names = provenance(["dp-accounting", "opacus"]), list(Cell.__dataclass_fields__)
     done = {tuple(row[name] for name in names) for row in read_rows(CSV)}
     for cell in cells(seeds):
-        if tuple(str(value) for value in vars(cell).values()) not in done:
+        wanted = only is None or cell.encoder in only
+        if wanted and tuple(str(value) for value in vars(cell).values()) not in done:
             row = measure(cell)
             append_row(CSV, row, where)
             yield row
@@ -160,9 +162,10 @@ def main() -> None:
     )
     parser.add_argument("what", nargs="?", choices=["run", "bytes", "page"], default="run")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1 (default 5)")
+    parser.add_argument("--encoder", action="append", choices=ENCODERS, help="only these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    made = {"run": run(arguments.seeds), "bytes": sent()}.get(arguments.what, ())
+    made = {"run": run(arguments.seeds, arguments.encoder), "bytes": sent()}.get(arguments.what, ())
     for row in made:
         print(*list(row.values())[:11], sep=" | ", flush=True)
     print(write_page())

@@ -67,8 +67,9 @@ def cells(seeds: int) -> Iterator[Cell]:
     yield from _part(OTHERS, [*main, *free], every)
     yield from _part(IMAGES, _ways([FEDERATION], ("8",)), range(1))
     for epsilon in ("8", "2", "inf"):
+        yield from _part(IMAGES, _ways(TRAINED, (epsilon,), "curator"), few)
+    for epsilon in ("8", "2", "inf"):
         yield from _part(SETS_SHOWN, _ways(RUNS, (epsilon,), "client"), few)
-    yield from _part(IMAGES, _ways(TRAINED, ("8", "2", "inf"), "curator"), few)
     yield from _part(IMAGES, _ways((FISHER, WHITE), ("2", "1")), every)
 
 
