@@ -13,8 +13,8 @@ from bench.private_encoders_page import interval
 
 CSV = "federated_objectives.csv"
 RANDOM, SSD = "random", "ssd"
-OBJECTIVES = (SSD, "align_uniform", "nt_xent", "masked")
-ALPHAS, CLIENTS = (0.1, 1.0, 100.0), (16, 4)
+OBJECTIVES = (SSD, "align_uniform", "masked", "nt_xent")
+ALPHAS, CLIENTS = (0.1, 100.0, 1.0), (16, 4)
 DATA = ("digits", "MNIST-5k")
 MEASURES = ("probe", "knn", "p5", "k5")
 
@@ -36,11 +36,13 @@ class Cell:
 
 
 def cells(seeds: int) -> Iterator[Cell]:
-    """A set, and then a seed of all, before the next."""
-    for data, seed in product(DATA, range(seeds)):
-        yield Cell(data, RANDOM, ALPHAS[0], CLIENTS[0], seed)
-        for clients, alpha, objective in product(CLIENTS, ALPHAS, OBJECTIVES):
-            yield Cell(data, objective, alpha, clients, seed)
+    """A set, a number of clients and a seed of all before the next; NT-Xent last of a set."""
+    for data in DATA:
+        for seed in range(seeds):
+            yield Cell(data, RANDOM, ALPHAS[0], CLIENTS[0], seed)
+        for some in (OBJECTIVES[:-1], OBJECTIVES[-1:]):
+            for clients, seed, alpha, objective in product(CLIENTS, range(seeds), ALPHAS, some):
+                yield Cell(data, objective, alpha, clients, seed)
 
 
 def table(folder: Path = RESULTS) -> str:
@@ -49,7 +51,7 @@ def table(folder: Path = RESULTS) -> str:
     for data in dict.fromkeys(row["data"] for row in rows):
         floor = [row for row in rows if (row["data"], row["objective"]) == (data, RANDOM)]
         lines.append([data, "", "", RANDOM, *_scores(floor), "", str(len(floor))])
-        for clients, alpha in product(CLIENTS, ALPHAS):
+        for clients, alpha in product(CLIENTS, sorted(ALPHAS)):
             at = (data, str(alpha), str(clients))
             mine = [row for row in rows if (row["data"], row["alpha"], row["clients"]) == at]
             lines += _compared([data, str(clients), f"{alpha:g}"], mine)
