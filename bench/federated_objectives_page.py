@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 from bench.harness import RESULTS, read_rows
 from bench.pages import line
@@ -55,6 +56,7 @@ def table(folder: Path = RESULTS) -> str:
             at = (data, str(alpha), str(clients))
             mine = [row for row in rows if (row["data"], row["alpha"], row["clients"]) == at]
             lines += _compared([data, str(clients), f"{alpha:g}"], mine)
+        lines += _over_all(data, [row for row in rows if row["data"] == data])
     head = ["data", "clients", "Dirichlet α", "loss", *MEASURES]
     head += ["SSD above it, points of p5", "seeds"]
     return "\n".join(map(line, [head, ["---"] * len(head), *lines]))
@@ -67,6 +69,21 @@ def _compared(at: list[str], rows: Sequence[dict[str, str]]) -> Iterator[list[st
         if own:
             above = "" if objective == SSD else _above(rows, objective)
             yield [*at, objective, *_scores(own), above, str(len(own))]
+
+
+def _over_all(data: str, rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
+    """SSD's gains, each seed's mean over all skews and numbers of clients that both have."""
+    for objective in OBJECTIVES[1:]:
+        ours, theirs = (
+            {(row["seed"], row["alpha"], row["clients"]): float(row["p5"]) for row in own}
+            for own in ([row for row in rows if row["objective"] == n] for n in (SSD, objective))
+        )
+        gains: dict[str, list[float]] = {}
+        for place in sorted(set(ours) & set(theirs)):
+            gains.setdefault(place[0], []).append(100 * (ours[place] - theirs[place]))
+        if gains:
+            above = interval([fmean(each) for each in gains.values()], "+.1f")
+            yield [data, "all", "all", objective, *[""] * len(MEASURES), above, str(len(gains))]
 
 
 def _scores(rows: Sequence[dict[str, str]]) -> list[str]:
