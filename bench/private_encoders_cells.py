@@ -69,7 +69,7 @@ def cells(seeds: int) -> Iterator[Cell]:
     for epsilon in ("8", "2", "inf"):
         yield from _part(IMAGES, _ways(TRAINED, (epsilon,), "curator"), few)
     for epsilon in ("8", "2", "inf"):
-        yield from _part(SETS_SHOWN, _ways(RUNS, (epsilon,), "client"), few)
+        yield from _part(SETS_SHOWN[::-1], _ways(RUNS, (epsilon,), "client"), few)
     yield from _part(IMAGES, _ways((FISHER, WHITE), ("2", "1")), every)
 
 

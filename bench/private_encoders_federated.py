@@ -51,7 +51,7 @@ def _federation(encoder: str, epsilon: float, seed: int, drawn: Split) -> Federa
     )
     width = drawn.shape[0]
     by_kind: dict[int, dict[str, Any]] = {
-        2: {"data": {"scale": "given", "column_means": [0.0] * width}},
+        2: {"data": {"column_means": [0.0] * width, "column_deviations": [1.0] * width}},
         3: {"data": {"scale": "none"}},
         4: {"views": {"turn": 180.0, "crop_scale": (0.6, 1.0)}},
     }
