@@ -20,7 +20,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.estimate.course import estimate
 from secure_fl.run import Federation
 
-_TRAINING = {"rounds": 3, "local_epochs": 2, "lr": 0.5}
+_TRAINING = {"method": "train", "rounds": 3, "local_epochs": 2, "lr": 0.5}
 _RATE = 0.2
 """The share of its examples that a client's step draws."""
 
