@@ -16,14 +16,14 @@ from torch import nn
 
 from secure_fl.callbacks.base import Callback
 from secure_fl.config import FederationConfig
-from secure_fl.config_file import load_config
+from secure_fl.config_file import config_of, load_config
 from secure_fl.errors import ConfigError, ModelError, SecureFLError
 from secure_fl.paths import path_of
 
 
-def as_config(config: object) -> FederationConfig:
+def as_config(config: object, *, own_encoder: bool = False) -> FederationConfig:
     """The configuration: as it is, from a mapping of tables, or from the path of a TOML file; the
-    default where None is given.
+    default where None is given. `own_encoder`: as of `config_of`.
 
     Raises:
         ConfigError: something else, or a setting that is refused.
@@ -33,9 +33,9 @@ def as_config(config: object) -> FederationConfig:
     if isinstance(config, FederationConfig):
         return config
     if isinstance(config, Mapping) and all(isinstance(name, str) for name in config):
-        return FederationConfig(**config)
+        return config_of(config, own_encoder=own_encoder)
     if isinstance(config, str | os.PathLike):
-        return load_config(path_of(config, "config"))
+        return load_config(path_of(config, "config"), own_encoder=own_encoder)
     remedy = "pass a FederationConfig, a dict of its tables, or the path of a TOML file"
     raise ConfigError.of_kind("is no configuration", "config", config, remedy)
 

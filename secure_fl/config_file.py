@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ _AS_UTF8 = (
 )
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationConfig:
-    """Read a TOML file, apply `a.b=c` overrides in order, validate.
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), *, own_encoder: bool = False
+) -> FederationConfig:
+    """Read a TOML file, apply `a.b=c` overrides in order, validate as `config_of`.
 
     A relative path inside the file (`data.sources.path`, `pretrain.load_from`,
     `pretrain.source.path`) is relative to the working directory, as on the command line.
@@ -36,7 +38,35 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationCo
     table = read_table(path_of(path, "configuration"))
     for override in overrides:
         _apply(table, override)
-    return FederationConfig(**table)
+    return config_of(table)
+
+
+def config_of(tables: Mapping[str, Any], *, own_encoder: bool = False) -> FederationConfig:
+    """The configuration of tables. Where they leave `pretrain.method` open, a loaded encoder is
+    taken for what that run's was, and a caller's own is trained.
+
+    Raises:
+        ConfigError: a value is refused.
+    """
+    pretrain = tables.get("pretrain") or {}
+    if isinstance(pretrain, dict) and pretrain.get("method") in (None, "auto"):
+        found = "train" if own_encoder else None
+        if pretrain.get("mode") == "load":
+            found = found or _method_of_run(pretrain.get("load_from"))
+        if found is not None:
+            tables = {**tables, "pretrain": {**pretrain, "method": found}}
+    return FederationConfig(**tables)
+
+
+def _method_of_run(folder: object) -> str | None:
+    """How the encoder in a run's folder was made; None where the folder does not tell: whoever
+    loads it says what is wrong with it.
+    """
+    try:
+        table = read_table(path_of(folder, "pretrain.load_from") / "config.toml")
+        return str(table["pretrain"]["method"])
+    except (ConfigError, LookupError, TypeError):
+        return None
 
 
 def dump_config(config: FederationConfig) -> str:
@@ -46,10 +76,11 @@ def dump_config(config: FederationConfig) -> str:
 
 def starter_config() -> str:
     """A commented TOML file with every setting at its default, or commented out where unset."""
-    head = (
-        "# A secure_fl run. Every setting is shown with its default; delete what you do not change."
-    )
-    return "\n".join([head, "", *commented(FederationConfig())]).rstrip() + "\n"
+    head = [
+        "# A secure_fl run. Every setting is shown with its default; delete what you do not change:",
+        "# under differential privacy some have another default, and what is set here stays.",
+    ]
+    return "\n".join([*head, "", *commented(FederationConfig())]).rstrip() + "\n"
 
 
 def config_schema() -> str:

@@ -89,7 +89,7 @@ class Federation:
         augment: Augmentation | None = None,
         callbacks: Sequence[Callback] | Callback | None = (),
     ) -> None:
-        self.config = as_config(config)
+        self.config = as_config(config, own_encoder=encoder is not None)
         self._callbacks = as_callbacks(callbacks)
         self._own_data = data is not None
         sources = self._sources(data)

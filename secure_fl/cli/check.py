@@ -42,6 +42,7 @@ def check(
     """
     from secure_fl.config_file import load_config
     from secure_fl.estimate import estimate
+    from secure_fl.finished.summary import encoder_made
     from secure_fl.report.costs import lines
     from secure_fl.run import Federation
 
@@ -55,8 +56,8 @@ def check(
     width = page_width(out)
     for line in lines(taken, width):
         print(line)
-    if spent:
-        print(textwrap.fill(spent, width))
+    for said in filter(None, (spent, encoder_made(federation.config))):
+        print(textwrap.fill(said, width))
     ok = f"ok: `secure-fl run {config} --out {folder}` can begin"
     print(textwrap.fill(ok, width, break_long_words=False, break_on_hyphens=False))
 

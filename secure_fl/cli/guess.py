@@ -20,7 +20,10 @@ from secure_fl.quantities import counted
 _MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
 _STEPS, _FEW = 40, 500
 _SHOWN = 40
-_UNTRAINED = '# mode = "none"  # private runs of few examples: leaves the whole budget to the pools'
+_UNTRAINED = (
+    "# private runs: leave rounds out, and two sums of view moments make the encoder, which is worth",
+    '# more than private training; mode = "none" leaves the whole budget to the pools',
+)
 _PRIVATE = (
     "# To hide each example from everybody else, take the # away here and under [data].",
     "# [privacy]",
@@ -51,7 +54,7 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     lines += ["", "[partition]", *_partition(data, clients)]
     for table, settings in _training(data, clients).items():
         lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
-        lines += [_UNTRAINED] if table == "pretrain" else []
+        lines += _UNTRAINED if table == "pretrain" else ()
     return "\n".join([*lines, "", *_PRIVATE, ""]), data
 
 

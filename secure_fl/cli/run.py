@@ -119,6 +119,7 @@ def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
 
 def _announce(federation: Any) -> None:
     from secure_fl.callbacks.progress import warn
+    from secure_fl.finished.summary import encoder_made
 
     kind, shape = federation.config.partition.kind, federation.factory.facts.shape
     out.print(
@@ -128,6 +129,8 @@ def _announce(federation: Any) -> None:
     privacy = federation.config.privacy
     if privacy.unit != "none":
         out.print(f"privacy budget: {said_budget(privacy)}; the noise is calibrated first")
+    if said := encoder_made(federation.config):
+        out.print(said)
     warn(out, federation.config)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from secure_fl.config.agreement import MOMENT_ROUNDS, OPEN_STARTS, rules_between
 from secure_fl.config.cohorts import cohort_rules, group_sizes
 from secure_fl.config.data_tables import DataConfig, PartitionConfig, ViewsConfig
+from secure_fl.config.method import method_of, setting
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section, require
 from secure_fl.config.security import SecurityConfig, SumRules
@@ -94,30 +95,31 @@ class FederationConfig(Section):
         set stays, and is refused if it cannot hold.
         """
         given = dict(tables)
-        if _setting(given.get("pools"), "start") in OPEN_STARTS:
+        if setting(given.get("pools"), "start") in OPEN_STARTS:
             given["security"] = _with_defaults(given.get("security"), {"protection": "plain"})
-        rounds = _setting(given.get("pools"), "rounds")
+        rounds = setting(given.get("pools"), "rounds")
         if (
             isinstance(rounds, int)
             and 1 <= rounds <= PoolsConfig.model_fields["warmup_rounds"].default
         ):
             given["pools"] = _with_defaults(given.get("pools"), {"warmup_rounds": rounds - 1})
-        unit = _setting(given.get("privacy"), "unit")
-        moments = _setting(given.get("pretrain"), "method") == "view_moments"
+        unit = setting(given.get("privacy"), "unit")
+        given["pretrain"] = _with_method(given.get("pretrain"), method_of(given))
+        moments = setting(given["pretrain"], "method") == "view_moments"
         if moments:
             given = _of_moments(given)
-        if _setting(given.get("pools"), "count") == 1:  # there is nothing to find
-            trained = _setting(given.get("pretrain"), "mode") != "none"
+        if setting(given.get("pools"), "count") == 1:  # there is nothing to find
+            trained = setting(given.get("pretrain"), "mode") != "none"
             given["pools"] = _with_defaults(
                 given.get("pools"), {"start": "pretrained" if trained else "random"}
             )
         if (
             unit not in ("example", "client")
-            and _setting(given.get("security"), "protection") == "plain"
+            and setting(given.get("security"), "protection") == "plain"
         ):
             given["pretrain"] = _with_defaults(given.get("pretrain"), {"weights": "examples"})
             open_sums = {"weights": "examples", "sketch_starts": 32, "sketch_iterations": 11}
-            if _setting(given.get("pools"), "sketch") == "conditional":
+            if setting(given.get("pools"), "sketch") == "conditional":
                 open_sums["sketch_starts"] = 128
             given["pools"] = _with_defaults(given.get("pools"), open_sums)
         if unit == "client":
@@ -126,7 +128,7 @@ class FederationConfig(Section):
             given["model"] = _with_defaults(given.get("model"), {"norm": "group"})
         if unit == "example":
             given["objective"] = _with_defaults(given.get("objective"), {"form": "normalized"})
-            if _setting(given.get("model"), "encoder") != "resnet18" and not moments:
+            if setting(given.get("model"), "encoder") != "resnet18" and not moments:
                 given["model"] = _with_defaults(given.get("model"), {"features": 64})
         return given
 
@@ -189,9 +191,11 @@ def _of_moments(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"pretrain": pretrain, "pools": pools}
 
 
-def _setting(table: object, name: str) -> object:
-    """One setting of a table that is still a mapping, or already a section."""
-    return table.get(name) if isinstance(table, dict) else getattr(table, name, None)
+def _with_method(table: object, method: str) -> object:
+    """The table of pre-training with what `auto` stands for."""
+    if isinstance(table, Section):
+        return table.model_copy(update={"method": method})
+    return {**table, "method": method} if isinstance(table, dict) else table or {"method": method}
 
 
 def _with_defaults(table: object, defaults: dict[str, Any]) -> object:

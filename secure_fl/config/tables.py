@@ -114,10 +114,11 @@ class PretrainConfig(OptimiserConfig):
     """centralized: the unlabelled set to train on"""
     load_from: PathText | None = None
     """load: a finished run folder with the same model"""
-    method: Literal["train", "view_moments"] = "train"
+    method: Literal["auto", "train", "view_moments"] = "auto"
     """federated: train (the objective, by averaging) | view_moments (two sums: fixed public
-    features, whitened by how views of one example differ; `rounds` is 2); load: how the encoder of
-    the run `load_from` was made
+    features, whitened by how views of one example differ; `rounds` is 2) | auto (view_moments for
+    private examples, unless a setting of training is set); load: how the encoder of the run
+    `load_from` was made, auto: as that run says
     """
     views_per_example: int = Field(8, ge=2, le=64)
     """view_moments: views of an example, whose differences are averaged away"""

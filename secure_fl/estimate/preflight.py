@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secure_fl.config import FederationConfig
+from secure_fl.config.method import for_training
 from secure_fl.errors import DependencyError, FileError, RunFolderError
 from secure_fl.federation.releases.run_state import state_directory
 from secure_fl.federation.run_folder.folder import RunFolder, check_bare
@@ -112,6 +113,7 @@ def warnings(federation: Federation) -> Iterator[Warn]:
     """Settings that the data make do less than they say; numbers are the experimenter's."""
     config = federation.config
     yield from _large_batches(federation)
+    yield from _trained(config)
     together = sum(len(client.train) for client in federation.clients)
     evaluate = config.evaluate
     if evaluate.enabled and config.pretrain.mode != "none" and evaluate.knn > together:
@@ -140,3 +142,12 @@ def _large_batches(federation: Federation) -> Iterator[Warn]:
         if batch > smallest:
             said = f"the smallest client has {smallest} training examples, all its batch will hold"
             yield Warn(f"{table}.batch_size", batch, said)
+
+
+def _trained(config: FederationConfig) -> Iterator[Warn]:
+    """Private training of an encoder where view moments could be, and would be worth more."""
+    if config.privacy.unit != "example" or not config.pretrain.trains:
+        return
+    asked = next(for_training(dict(config)), "nothing else asks for training")
+    said = f"where examples are private, view moments are the default and worth more; {asked}"
+    yield Warn("pretrain.method", config.pretrain.method, said)

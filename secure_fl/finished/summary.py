@@ -66,6 +66,16 @@ def unprotected(config: FederationConfig) -> list[str]:
     return [*found, "simulated in one process: all data, and all keys, are in one place"]
 
 
+def encoder_made(config: FederationConfig) -> str:
+    """How a private run's encoder is made, and why; empty where that is as it always was."""
+    if config.noises_moments:
+        return (
+            "encoder: view moments, two noised sums and no training, worth more than private "
+            'training at every ε; pretrain.method = "train" would train one'
+        )
+    return ""
+
+
 def _sketches(config: FederationConfig) -> str:
     """What is said of the sketches of a run without differential privacy."""
     if not config.pools.enabled or config.pools.start != "sketch":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from secure_fl.errors import DependencyError, RunFolderError
 from secure_fl.files import write_atomically
+from secure_fl.finished.summary import encoder_made
 from secure_fl.quantities import clock, size
 from secure_fl.report import audited, plots, proved, sections, tiles
 from secure_fl.report.audit_plots import attacks_plot, bounds_plot
@@ -118,6 +119,7 @@ def _told(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
         "secrecy": sections.secrecy_table(run),
         "audited": _audited(run),
         "encoder": sections.encoder_table(run),
+        "encoder_made": encoder_made(run.config),
         "costs": sections.cost_table(run),
         "charts": _charts(run),
     }
