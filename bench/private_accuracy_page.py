@@ -31,6 +31,8 @@ from bench.private_accuracy_cells import (
 )
 from bench.private_encoders_page import TABLES as ENCODERS
 from bench.private_encoders_page import records
+from bench.private_pools_page import CSV as POOLS_CSV
+from bench.private_pools_page import TABLES as POOLS
 
 PAGE = ROOT / "docs" / "private-accuracy.md"
 _SHOWN = {
@@ -54,6 +56,8 @@ def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
     made = {name: partial(table, rows) for name, table in TABLES.items()}
     made |= {name: partial(table, encoders) for name, table in ENCODERS.items()}
     made["skews"] = partial(skews, folder)
+    pools = read_rows(POOLS_CSV, folder)
+    made |= {name: partial(table, pools) for name, table in POOLS.items()}
     return fill(page, lambda name: made[name]())
 
 

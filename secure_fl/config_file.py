@@ -38,7 +38,7 @@ def load_config(
     table = read_table(path_of(path, "configuration"))
     for override in overrides:
         _apply(table, override)
-    return config_of(table)
+    return config_of(table, own_encoder=own_encoder)
 
 
 def config_of(tables: Mapping[str, Any], *, own_encoder: bool = False) -> FederationConfig:
@@ -77,8 +77,8 @@ def dump_config(config: FederationConfig) -> str:
 def starter_config() -> str:
     """A commented TOML file with every setting at its default, or commented out where unset."""
     head = [
-        "# A secure_fl run. Every setting is shown with its default; delete what you do not change:",
-        "# under differential privacy some have another default, and what is set here stays.",
+        "# A secure_fl run. Every setting is shown with its default; delete what you do not change,",
+        "# for under differential privacy some have another default, and what is set here stays.",
     ]
     return "\n".join([*head, "", *commented(FederationConfig())]).rstrip() + "\n"
 

@@ -21,8 +21,8 @@ _MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
 _STEPS, _FEW = 40, 500
 _SHOWN = 40
 _UNTRAINED = (
-    "# private runs: leave rounds out, and two sums of view moments make the encoder, which is worth",
-    '# more than private training; mode = "none" leaves the whole budget to the pools',
+    "# private runs: leave rounds out, and two sums of view moments make the encoder, which are",
+    '# worth more than private training; mode = "none" leaves the whole budget to the pools',
 )
 _PRIVATE = (
     "# To hide each example from everybody else, take the # away here and under [data].",

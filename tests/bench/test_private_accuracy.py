@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from bench import harness, private_accuracy, private_accuracy_page, private_encoders_page
+from bench import (
+    harness,
+    private_accuracy,
+    private_accuracy_page,
+    private_encoders_page,
+    private_pools_page,
+)
 from bench.private_accuracy_cells import (
     CSV,
     DATA,
@@ -224,5 +230,6 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path: Path) -> Non
     assert copy.read_text() == private_accuracy_page.PAGE.read_text(), (
         "run: python -m bench.private_accuracy page"
     )
-    tables = {*private_accuracy_page.TABLES, *private_encoders_page.TABLES, "skews"}
+    shown = private_accuracy_page, private_encoders_page, private_pools_page
+    tables = {name for page in shown for name in page.TABLES} | {"skews"}
     assert set(re.findall(r"<!-- table: (\S+) -->", copy.read_text())) == tables
