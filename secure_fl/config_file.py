@@ -77,8 +77,8 @@ def dump_config(config: FederationConfig) -> str:
 def starter_config() -> str:
     """A commented TOML file with every setting at its default, or commented out where unset."""
     head = [
-        "# A secure_fl run. Every setting is shown with its default; delete what you do not change,",
-        "# for under differential privacy some have another default, and what is set here stays.",
+        "# A secure_fl run. Every setting has its default here; delete what you do not change, for",
+        "# under differential privacy some have another one, and what is set here stays.",
     ]
     return "\n".join([*head, "", *commented(FederationConfig())]).rstrip() + "\n"
 
