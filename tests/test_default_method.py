@@ -92,6 +92,13 @@ def test_noise_of_training_is_refused_where_nothing_is_trained() -> None:
         })  # fmt: skip
 
 
+def test_pools_without_labels_are_refused_on_an_encoder_that_nothing_trains() -> None:
+    moments = {"pretrain": {"method": "view_moments"}}
+    with pytest.raises(ConfigError, match=r"pools\.task.*pretrain\.method"):
+        resolved(moments, {"pools": {"task": "self_supervised"}})
+    resolved(moments, {"pools": {"task": "self_supervised", "enabled": False}})
+
+
 def test_an_encoder_of_the_callers_own_is_trained() -> None:
     own = as_config(PRIVATE, own_encoder=True)
     assert (own.pretrain.method, own.pools.encoder) == ("train", "finetune")

@@ -79,6 +79,10 @@ def _moment_rules(config: FederationConfig) -> list[Rule]:
         (not pools.enabled or pools.encoder == "frozen", "pools.encoder", pools.encoder,
          "the encoder is fixed features and a matrix, with nothing to train",
          'set pools.encoder = "frozen", or leave it out'),
+        (not pools.enabled or pools.task == "supervised", "pools.task", pools.task,
+         "the encoder of view moments is fixed: pools without labels would train projectors, which "
+         "nothing uses",
+         'set pools.enabled = false, or pretrain.method = "train"'),
         (config.model.encoder == "auto", "model.encoder", config.model.encoder,
          "view moments bring their own encoder",
          'leave it out, or set pretrain.method = "train"'),
