@@ -13,6 +13,8 @@ from torch import nn
 
 from secure_fl import Federation
 from secure_fl.arguments import as_config
+from secure_fl.audit.attacks.property_probe import PROPERTY_PROBE
+from secure_fl.audit.subject import Subject
 from secure_fl.config import FederationConfig, ModelConfig, PretrainConfig, PrivacyConfig
 from secure_fl.config.method import for_training
 from secure_fl.config_file import dump_config, load_config
@@ -127,3 +129,15 @@ def test_a_loaded_encoder_is_what_its_run_made(tmp_path: Path) -> None:
     assert load_config(tmp_path / "my.toml").pretrain.method == "view_moments"
     (tmp_path / "config.toml").write_text(dump_config(FederationConfig()))
     assert load_config(tmp_path / "my.toml").pretrain.method == "train"
+
+
+def test_the_probe_of_statistics_does_not_apply_where_none_is_released() -> None:
+    """Sums of view moments have a check of their own; `not tried` would be a stopped audit."""
+    short = {"pretrain": {"rounds": 1}}
+    alone, trained = resolved({"pools": {"enabled": False}}), resolved(short)
+    groups = {"privacy": {"mechanism": "group"}, "objective": {"name": "nt_xent"}}
+    grouped = resolved(short, groups, {"pools": {"start": "random"}})
+    assert "no statistic" in PROPERTY_PROBE.refused(Subject(alone))
+    assert "no statistic" in PROPERTY_PROBE.refused(Subject(grouped))
+    assert PROPERTY_PROBE.refused(Subject(trained)) == ""
+    assert PROPERTY_PROBE.refused(Subject(resolved())) == ""  # its sketches

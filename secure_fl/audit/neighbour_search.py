@@ -107,7 +107,8 @@ def _subject(subject: object, **own: Any) -> Subject:
         return subject
     if isinstance(subject, Path | str) and Path(subject).is_dir():
         return Subject.of(Path(subject), **own)
-    return Subject(as_config(subject), None, **own)
+    config = as_config(subject, own_encoder=own.get("encoder") is not None)
+    return Subject(config, None, **own)
 
 
 def _worlds(step: OwnStep, x: Tensor, y: Tensor) -> Iterator[tuple[str, World]]:

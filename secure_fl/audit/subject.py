@@ -60,7 +60,8 @@ class Subject:
             return cls(planned_in(place), place, party=True)
         if place.is_dir():
             return cls(RunFolder.open(place).read_config(), place, **own)
-        return cls(load_config(place), None, **own)
+        config = load_config(place, own_encoder=own.get("encoder") is not None)
+        return cls(config, None, **own)
 
     @cached_property
     def federation(self) -> Federation:

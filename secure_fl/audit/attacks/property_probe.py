@@ -55,8 +55,7 @@ class PropertyProbe:
 
     def refused(self, subject: Subject) -> str:
         """Nothing is released of a client's examples as a whole."""
-        config = subject.config
-        if config.privacy.unit != "example" and not config.noises_sketches:
+        if not subject.config.noises_sketches and not OfStatistic.released_by(subject.factory):
             return "no statistic and no sketch is released with noise"
         return ""
 
@@ -80,9 +79,11 @@ class PropertyProbe:
             progress((number + 0.5) / len(kinds))
             figures += _properties(each, client, subject.clients, _SETS[depth], seed)
             progress((number + 1) / len(kinds))
-        verdict: Verdict = "broken" if wrong else "held" if kinds else "not tried"
-        said = "one example is guessed no better than is charged for; properties of many are not "
-        said += "claimed" if kinds else "claimed, and this run releases no statistic or sketch"
+        verdict: Verdict = "broken" if wrong else "held"
+        said = (
+            "one example is guessed no better than is charged for; properties of many are not "
+            "claimed"
+        )
         return Outcome(
             self.name,
             self.tried,

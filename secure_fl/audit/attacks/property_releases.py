@@ -125,13 +125,21 @@ class OfStatistic(Released):
         """With the noise of the client's own plan; None where pre-training releases none. Raises
         PrivacyError: the objective has no private form.
         """
-        config = factory.facts.config
-        if config.privacy.unit != "example" or not config.pretrain.trains:
+        if not cls.released_by(factory):
             return None
         path = TrainingPath(factory, "pretrain", client.id, client.id)
         plan = plan_examples(factory, len(client.train), client.train.labels)
         made: object = path.mechanism(len(client.train), 1.0, plan.noise)
         return cls(path, made, seed) if isinstance(made, ReleasedStatistics) else None
+
+    @staticmethod
+    def released_by(factory: Factory) -> bool:
+        """Whether pre-training releases one. Raises PrivacyError: as `of`."""
+        config = factory.facts.config
+        if config.privacy.unit != "example" or not config.pretrain.trains:
+            return False
+        mechanism: object = TrainingPath(factory, "pretrain").mechanism(1, 1.0, 1.0)
+        return isinstance(mechanism, ReleasedStatistics)
 
     @cached_property
     def _model(self) -> torch.nn.Module:
