@@ -44,7 +44,6 @@ AT_ONCE = 2
 
 HIDDEN: Tables = {
     "privacy": {"unit": "example", "epsilon": 8.0},
-    "views": {"turn": 15.0},
     "pretrain": {"method": "view_moments", "rounds": 2},
     "pools": {"encoder": "frozen", "lr": 0.5, "batch_size": 64},
     "model": {"norm": "group"},
@@ -195,14 +194,15 @@ def _beginning(encoder: Summary) -> str:
 
 
 def _private(hidden: Summary, shown: Summary) -> str:
-    """What hiding every example costs."""
+    """What comes of hiding every example."""
     privacy = hidden.privacy
     assert privacy is not None
-    accuracies = [(each.pools and each.pools.accuracy) or 0.0 for each in (hidden, shown)]
+    ours, beside = ((each.pools and each.pools.accuracy) or 0.0 for each in (hidden, shown))
     return (
         f"The private row hides each example from everybody else (ε = {privacy.epsilon:.2f}, δ "
-        f"= {privacy.delta:g}); it costs {accuracies[1] - accuracies[0]:.3f} of accuracy "
-        "against the sketch start, whose encoder is pre-trained and not private."
+        f"= {privacy.delta:g}); its accuracy is {abs(ours - beside):.3f} "
+        f"{'above' if ours > beside else 'below'} that of the sketch start, whose encoder is "
+        "another one, trained round by round and not private."
     )
 
 

@@ -93,15 +93,18 @@ def test_a_private_run_keeps_its_budget(tmp_path: Path) -> None:
         "secure_fl.cli.main",
         "run",
         "private-pools.toml",
-        *SHORT,
         *POOLS,
         "--set",
         "pools.warmup_rounds=1",
+        "--set",
+        "evaluate.enabled=false",
         cwd=tmp_path,
     )
     summary = json.loads((tmp_path / "runs" / "private-pools" / "summary.json").read_text())
     spent = [claim["epsilon"] for claim in summary["privacy"]["claims"]]
     assert 0 < max(spent) <= 8
+    config = load_config(tmp_path / "runs" / "private-pools" / "config.toml")
+    assert config.noises_moments
     run("-m", "secure_fl.cli.main", "privacy", "verify", "runs/private-pools", cwd=tmp_path)
 
 
@@ -139,9 +142,9 @@ def test_the_demo_compares_runs_that_differ_in_their_start_only_and_a_private_on
     assert (
         private.privacy.unit,
         private.privacy.epsilon,
-        private.pretrain.mode,
+        private.pretrain.method,
         private.pools.start,
-    ) == ("example", 8.0, "none", "sketch")
+    ) == ("example", 8.0, "view_moments", "sketch")
     assert private.model_dump(
         include={"seed", "data", "partition", "views"}
     ) == demo.BASE.model_dump(include={"seed", "data", "partition", "views"})
