@@ -29,6 +29,7 @@ def rules_between(config: FederationConfig) -> Iterator[Rule]:
     """Every rule between tables, as (holds, setting, its value, problem, remedy)."""
     yield from _pretraining_rules(config)
     yield from _moment_rules(config)
+    yield from _moment_costs(config)
     yield from _adaptive_rules(config)
     yield from _pool_rules(config)
     yield from _other_rules(config)
@@ -61,7 +62,6 @@ def _moment_rules(config: FederationConfig) -> list[Rule]:
     pretrain, pools, privacy = config.pretrain, config.pools, config.privacy
     if pretrain.method != "view_moments":
         return []
-    cost = moment_epsilon(config)
     return [
         (pretrain.mode in ("federated", "load"), "pretrain.mode", pretrain.mode,
          "view moments are a sum over clients",
@@ -86,6 +86,15 @@ def _moment_rules(config: FederationConfig) -> list[Rule]:
         (config.model.encoder == "auto", "model.encoder", config.model.encoder,
          "view moments bring their own encoder",
          'leave it out, or set pretrain.method = "train"'),
+    ]
+
+
+def _moment_costs(config: FederationConfig) -> list[Rule]:
+    """What view moments may cost an example."""
+    pools, privacy, cost = config.pools, config.privacy, moment_epsilon(config)
+    if config.pretrain.method != "view_moments":
+        return []
+    return [
         (privacy.unit != "example" or pools.enabled or privacy.noise is None,
          "privacy.noise", privacy.noise,
          "nothing is trained, and the noise of view moments follows from what they may cost",

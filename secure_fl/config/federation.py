@@ -104,10 +104,8 @@ class FederationConfig(Section):
         ):
             given["pools"] = _with_defaults(given.get("pools"), {"warmup_rounds": rounds - 1})
         unit = setting(given.get("privacy"), "unit")
-        given["pretrain"] = _with_method(given.get("pretrain"), method_of(given))
-        moments = setting(given["pretrain"], "method") == "view_moments"
-        if moments:
-            given = _of_moments(given)
+        moments = method_of(given) == "view_moments"
+        given = _with_method(given)
         if setting(given.get("pools"), "count") == 1:  # there is nothing to find
             trained = setting(given.get("pretrain"), "mode") != "none"
             given["pools"] = _with_defaults(
@@ -184,18 +182,20 @@ class FederationConfig(Section):
         return sizes | ({clients} if self.pools.enabled and self.pools.start == "sketch" else set())
 
 
-def _of_moments(given: dict[str, Any]) -> dict[str, Any]:
-    """What view moments leave no choice of."""
-    pretrain = _with_defaults(given["pretrain"], {"rounds": MOMENT_ROUNDS})
+def _with_method(given: dict[str, Any]) -> dict[str, Any]:
+    """The tables with the method of pre-training that `auto` stands for, and with what view moments
+    leave no choice of.
+    """
+    table, named = given.get("pretrain"), {"method": method_of(given)}
+    if isinstance(table, Section):
+        pretrain: object = table.model_copy(update=named)
+    else:
+        pretrain = {**table, **named} if isinstance(table, dict) else table or named
+    if named["method"] != "view_moments":
+        return given | {"pretrain": pretrain}
+    pretrain = _with_defaults(pretrain, {"rounds": MOMENT_ROUNDS})
     pools = _with_defaults(given.get("pools"), {"encoder": "frozen"})
     return given | {"pretrain": pretrain, "pools": pools}
-
-
-def _with_method(table: object, method: str) -> object:
-    """The table of pre-training with what `auto` stands for."""
-    if isinstance(table, Section):
-        return table.model_copy(update={"method": method})
-    return {**table, "method": method} if isinstance(table, dict) else table or {"method": method}
 
 
 def _with_defaults(table: object, defaults: dict[str, Any]) -> object:

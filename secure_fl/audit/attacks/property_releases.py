@@ -138,7 +138,8 @@ class OfStatistic(Released):
         config = factory.facts.config
         if config.privacy.unit != "example" or not config.pretrain.trains:
             return False
-        mechanism: object = TrainingPath(factory, "pretrain").mechanism(1, 1.0, 1.0)
+        fewest, path = config.privacy.group_size, TrainingPath(factory, "pretrain")
+        mechanism: object = path.mechanism(fewest, 1.0, 1.0)
         return isinstance(mechanism, ReleasedStatistics)
 
     @cached_property
