@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from secure_fl.config.section import Section
 from secure_fl.config.tables import ObjectiveConfig, OptimiserConfig
-
-Method = Literal["train", "view_moments"]
 
 _OPTIMISER = {"rounds", *OptimiserConfig.model_fields} - {"weights"}
 _ASKING = {
@@ -20,16 +18,17 @@ _ASKING = {
 """Settings of an encoder's training, which nothing else uses: whoever sets one wants it trained."""
 
 
-def method_of(given: Mapping[str, Any]) -> Method:
+def method_of(given: Mapping[str, Any]) -> object:
     """What `pretrain.method` is, or stands for, in tables as they are given.
 
     `auto` is view moments where examples are private and nothing that is set asks for training:
-    at every ε they are worth more than private training (docs/private-accuracy.md).
+    at every ε they are worth more than private training (docs/private-accuracy.md). Anything else
+    is returned as it is given; what is no method is refused with its table.
     """
     method = setting(given.get("pretrain"), "method")
     if method in (None, "auto"):
         return "train" if next(for_training(given), None) else "view_moments"
-    return method  # type: ignore[no-any-return]  # pydantic refuses what is neither
+    return method
 
 
 def for_training(given: Mapping[str, Any]) -> Iterator[str]:
