@@ -1,5 +1,5 @@
 """Encoders out of whole runs, with their secure sums and the noise that they draw: view moments,
-and private training as `examples/configs/private-pools.toml` does it.
+and private training with three rounds of two epochs, as it was the default before.
 """
 
 from __future__ import annotations
