@@ -13,14 +13,13 @@ on γ and δ. `none` leaves both terms out (align + uniformity).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from bench.harness import ROOT, append_row, provenance, read_rows
+from bench.harness import ROOT, append_row, command_line, provenance, read_rows
 from bench.pages import fill, line, spread
 from secure_fl import Federation, FederationConfig
 from secure_fl.objectives.adaptive import separation_factor
@@ -93,12 +92,7 @@ def _above(by_run: dict[tuple[float, str, str], dict[str, str]], own: list[dict[
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", nargs="?", choices=["run", "page"], default="run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "run", "page").parse_args()
     torch.set_num_threads(1)
     done = {(float(row["alpha"]), row["rule"], int(row["seed"])) for row in read_rows(CSV)}
     where = provenance()

@@ -16,7 +16,6 @@ more terms, `masked` is masked modelling, `nt_xent` FedSimCLR. Rows go to
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bench.federated_objectives_page import CSV, RANDOM, Cell, cells
-from bench.harness import append_row, provenance, read_rows
+from bench.harness import append_row, command_line, provenance, read_rows
 from bench.private_accuracy_cells import METHODS
 from bench.private_accuracy_page import write_page
 from secure_fl.config import DataConfig, ModelConfig, SourceConfig
@@ -118,12 +117,7 @@ def run(seeds: int) -> Iterator[dict[str, object]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", nargs="?", choices=["run", "page"], default="run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "run", "page").parse_args()
     torch.set_num_threads(1)
     for row in run(arguments.seeds) if arguments.what == "run" else ():
         print(*list(row.values())[:9], sep=" | ", flush=True)

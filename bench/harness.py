@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import datetime
 import platform
@@ -28,6 +29,17 @@ def provenance(packages: Iterable[str] = ()) -> dict[str, str]:
         "versions": " ".join(f"{name} {version}" for name, version in found.items()),
         "commit": _commit(),
     }
+
+
+def command_line(about: str | None, *what: str, seeds: int = 3) -> argparse.ArgumentParser:
+    """A measurement's: one of several things, the first by default, over so many seeds."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=what, default=what[0])
+    told = f"seeds 0 to SEEDS - 1 (default {seeds})"
+    parser.add_argument("--seeds", type=int, default=seeds, help=told)
+    return parser
 
 
 def read_rows(name: str, folder: Path = RESULTS) -> list[dict[str, str]]:

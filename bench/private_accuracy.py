@@ -20,7 +20,6 @@ what is measured is the mechanism, and nothing of a row is private.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
@@ -33,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.harness import append_row, provenance, read_rows
+from bench.harness import append_row, command_line, provenance, read_rows
 from bench.private_accuracy_cells import (
     CSV,
     DATA,
@@ -320,12 +319,7 @@ def run(cells: Iterable[Cell]) -> Iterator[dict[str, object]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", nargs="?", choices=["run", "tune", "page"], default="run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "run", "tune", "page").parse_args()
     torch.set_num_threads(1)
     cells = {"run": main_cells(arguments.seeds), "tune": tuning_cells(), "page": iter(())}[
         arguments.what

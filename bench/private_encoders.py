@@ -16,14 +16,13 @@ the run's own integer noise has, so that a row can be repeated; nothing of a row
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bench.harness import append_row, provenance, read_rows
+from bench.harness import append_row, command_line, provenance, read_rows
 from bench.private_accuracy_page import write_page
 from bench.private_encoders_cells import (
     BYTES_CSV,
@@ -157,11 +156,7 @@ def sent() -> Iterator[dict[str, object]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", nargs="?", choices=["run", "bytes", "page"], default="run")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1 (default 5)")
+    parser = command_line(__doc__, "run", "bytes", "page", seeds=5)
     parser.add_argument("--encoder", action="append", choices=ENCODERS, help="only these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -13,7 +13,6 @@ them), which ask more of an encoder. Rows go to `results/private_objectives.csv`
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.harness import ROOT, append_row, provenance, read_rows
+from bench.harness import ROOT, append_row, command_line, provenance, read_rows
 from bench.pages import fill, line, spread
 from bench.private_accuracy import build, load, noise_multiplier, objective_of
 from bench.private_accuracy_cells import (
@@ -180,12 +179,7 @@ def table() -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", nargs="?", choices=["run", "page"], default="run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "run", "page").parse_args()
     torch.set_num_threads(1)
     where, done = provenance(["dp-accounting"]), {_key(row) for row in read_rows(CSV)}
     for cell in cells(arguments.seeds if arguments.what == "run" else 0):

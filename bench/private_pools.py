@@ -13,7 +13,6 @@ seeded, so nothing of it is private. Groups are taken as known there; the runs' 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.harness import ROOT, append_row, provenance
+from bench.harness import ROOT, append_row, command_line, provenance, read_rows
 from bench.private_accuracy_page import write_page
 from bench.private_encoders_moments import means
 from bench.private_pools_page import CSV, FEDERATION, HEADS
@@ -47,8 +46,9 @@ _BATCH = 256
 
 
 def run(seeds: int) -> Iterator[dict[str, object]]:
-    """A federation a seed, as its summary tells it."""
-    for seed in range(seeds):
+    """A federation for each seed that has no row yet, as its summary tells it."""
+    done = {row["seed"] for row in read_rows(CSV) if row["what"] == FEDERATION}
+    for seed in (seed for seed in range(seeds) if str(seed) not in done):
         began = time.process_time()
         config = load_config(CONFIG, [f"seed={seed}", "evaluate.probe_epochs=0"])
         with tempfile.TemporaryDirectory() as folder:
@@ -200,12 +200,7 @@ def _symmetric(deviation: float, generator: torch.Generator) -> Tensor:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=["run", "split", "page"])
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "run", "split", "page").parse_args()
     torch.set_num_threads(1)
     if arguments.what != "page":
         rows = run(arguments.seeds) if arguments.what == "run" else split()
