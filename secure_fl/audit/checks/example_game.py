@@ -23,7 +23,7 @@ from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import Event
 
-PLACES = 4
+PLACES = 2
 """Examples that a client of the game has, as everybody knows."""
 _ERROR = 5 * SHARE
 """Of one bound."""

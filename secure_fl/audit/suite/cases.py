@@ -24,6 +24,9 @@ from secure_fl.errors import AuditError
 from secure_fl.files import is_file
 from secure_fl.records import Record
 
+_LEAST = 1.0
+"""Seconds of a trial, roughly, however little the check itself does."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -146,7 +149,7 @@ def cases_of(chosen: Sequence[tuple[str, int, Fault]], checks: Sequence[str]) ->
         config = fault.config()
         told = f"{'ended' if fault.finished else 'settings'}\n{dump_config(config)}"
         run = hashlib.sha256(told.encode()).hexdigest()
-        estimate = by_name[fault.check].estimate(Subject(config), Depth.MINUTES)
+        estimate = max(_LEAST, by_name[fault.check].estimate(Subject(config), Depth.MINUTES))
         for name in ("", fault.name):
             case = Case(address, number, fault.check, run, name, estimate)
             made.setdefault((fault.check, run, name), case)
