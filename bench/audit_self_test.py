@@ -5,9 +5,9 @@
     python -m bench.audit_self_test --page              # the table of docs/auditing.md
 
 A row for each fault in its small run, and for each small run without one, which all its faults
-share: at how many seeds the check said `broken`, `held`, or was stopped, and the mean seconds of
-one. Of the folder's trials those count that the source code that is here made; a row that is there
-of the same case is replaced. Rows go to `results/audit_self_test.csv`.
+share: at how many seeds the check said `broken`, `held`, or was stopped, and the mean processor
+seconds of one. Of the folder's trials those count that the source code that is here made; a row
+that is there of the same case is replaced. Rows go to `results/audit_self_test.csv`.
 """
 
 from __future__ import annotations

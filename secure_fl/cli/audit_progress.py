@@ -97,7 +97,7 @@ class SelfTestShown(_Bars, SelfTestListener):
         self._total = sum(bool(each.fault) for each in cases)
         runs = counted(len(cases) - self._total, "run")
         planted = f"{counted(self._total, 'fault')} in {runs}, {counted(seeds, 'seed')} each"
-        err.print(f"{planted}; about {duration(left)} for what is not kept from before")
+        err.print(f"{planted}; about {duration(left)} of a core for what is not kept from before")
 
     def on_begin(self, case: Case) -> None:
         self._begin(case.name)
@@ -112,5 +112,5 @@ class SelfTestShown(_Bars, SelfTestListener):
 
     def on_row(self, row: FaultRow) -> None:
         told = f"caught {row.caught}/{row.seeds}, honest passed {row.passed}/{row.seeds}"
-        told += f" ({duration(row.seconds)}; about {duration(self._left)} left)"
+        told += f" ({duration(row.seconds)}; about {duration(self._left)} of a core left)"
         self._end(row.fault, told, "" if row.ok else "red")

@@ -60,7 +60,8 @@ class Trial(Record):
 
     Attributes:
         seed: of what the check drew.
-        verdict, said, seconds: as in its outcome.
+        verdict, said: as in its outcome.
+        seconds: of a processor, with all that was made for it; what runs beside it does not count.
     """
 
     seed: int
@@ -69,8 +70,9 @@ class Trial(Record):
     seconds: float
 
     @classmethod
-    def of(cls, seed: int, outcome: Outcome) -> Trial:
-        return cls(seed, outcome.verdict, outcome.said, outcome.seconds)
+    def of(cls, seed: int, outcome: Outcome, seconds: float) -> Trial:
+        """From what the check said."""
+        return cls(seed, outcome.verdict, outcome.said, round(seconds, 2))
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ class SelfTestListener:
     """Hooks into a self-test. A case is a check on a small run, with a fault in it or without."""
 
     def on_plan(self, cases: Sequence[Case], seeds: int, left: float) -> None:
-        """What is tried, each at so many seeds; `left`: seconds for what is not kept."""
+        """What is tried, each at so many seeds; `left`: processor seconds for what is not kept."""
 
     def on_begin(self, case: Case) -> None:
         """A case begins, or goes on."""
 
     def on_trial(self, case: Case, trial: Trial, left: float) -> None:
-        """A case was tried at a seed, and that is kept; `left`: seconds for all that is to come."""
+        """A case was tried at a seed, and that is kept; `left`: processor seconds for the rest."""
 
     def on_end(self, case: Case) -> None:
         """A case is done, or its process has died."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from unittest.mock import patch
 from secure_fl.audit.check import Check, Depth, Fault
 from secure_fl.audit.outcome import Outcome
 from secure_fl.audit.subject import Subject
+from secure_fl.audit.suite.cases import Trial
 from secure_fl.audit.suite.catalogue import check_addresses, check_at
 from secure_fl.audit.suite.trying import not_tried, said_of, tried
 from secure_fl.errors import AuditError
@@ -49,6 +51,12 @@ class Planting:
             if check.name == fault.check:
                 return cls(fault, check)
         raise AuditError("no check has this name", "fault.check", fault.check, "register it")
+
+    def trial(self, seed: int, *, planted: bool) -> Trial:
+        """What is kept of `tried`."""
+        began = time.process_time()
+        outcome = self.tried(seed, planted=planted)
+        return Trial.of(seed, outcome, time.process_time() - began)
 
     def tried(self, seed: int, *, planted: bool) -> Outcome:
         """What the check says of the run, with the fault in it or without. A fault that outlives

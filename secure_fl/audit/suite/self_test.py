@@ -37,7 +37,7 @@ class FaultRow(Record):
         caught: how often the planted one was called broken.
         passed: how often the honest one was called held.
         alarms: how often the honest one was called broken.
-        seconds: of the check on planted runs, without starting a process; honest ones are shared.
+        seconds: of a processor, with the fault; honest runs are shared.
         said: what was said where something else was expected, once each.
     """
 
@@ -159,12 +159,12 @@ class _Running:
             there = {trial.seed: trial for trial in self.kept.trials(case)}
             self.trials[case] = {seed: there[seed] for seed in self.seeds if seed in there}
         left = [case for case in self.cases if self._left(case)]
-        self.told.on_plan(self.cases, len(self.seeds), self.seconds_left() / jobs)
+        self.told.on_plan(self.cases, len(self.seeds), self.seconds_left())
         self._settle()
         for number, data, status in answered(
             [_job(case, self._left(case), checks) for case in left],
             jobs,
-            lambda at, data: self._take(left[at], data, jobs),
+            lambda at, data: self._take(left[at], data),
             lambda at: self.told.on_begin(left[at]),
         ):
             if data is None:
@@ -175,7 +175,7 @@ class _Running:
             self._settle()
 
     def seconds_left(self) -> float:
-        """That one process needs for the rest: as long a seed as a case took so far, or else as its
+        """Of a processor that the rest takes: as many a seed as a case took so far, or else as its
         check says, corrected by how right checks were.
         """
         took = {
@@ -191,12 +191,12 @@ class _Running:
     def _left(self, case: Case) -> list[int]:
         return [seed for seed in self.seeds if seed not in self.trials[case]]
 
-    def _take(self, case: Case, data: bytes, jobs: int) -> None:
+    def _take(self, case: Case, data: bytes) -> None:
         """A trial, as it comes."""
         trial = parse_json(data, Trial, field=case.name, value="", remedy="")
         self.trials[case][trial.seed] = trial
         self.kept.keep(case, self.trials[case].values())
-        self.told.on_trial(case, trial, self.seconds_left() / jobs)
+        self.told.on_trial(case, trial, self.seconds_left())
 
     def _settle(self) -> None:
         """Rows of faults of which all is known now."""

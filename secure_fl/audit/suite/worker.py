@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, NoReturn
 
 from secure_fl.audit.check import Depth
 from secure_fl.audit.subject import Subject
-from secure_fl.audit.suite.cases import Trial
 from secure_fl.audit.suite.catalogue import check_at, faults_at
 from secure_fl.audit.suite.document import encoded
 from secure_fl.audit.suite.planting import Planting
@@ -96,8 +95,7 @@ class Tester(Party):
         try:
             threading.Thread(target=end_with_starter, daemon=True).start()
             for seed in job["seeds"]:
-                outcome = planting.tried(seed, planted=job["planted"])
-                self._ask(encoded(Trial.of(seed, outcome)))
+                self._ask(encoded(planting.trial(seed, planted=job["planted"])))
             status = 0
         except BaseException:
             traceback.print_exc()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from secure_fl.audit.suite.cases import Trial
 from secure_fl.audit.suite.catalogue import faults_at
 from secure_fl.audit.suite.document import encoded
 from secure_fl.audit.suite.planting import Planting
@@ -20,6 +19,5 @@ def here(
         fault = faults_at(task["address"])[task["number"]]
         planting = Planting.of(fault, task["checks"])
         for seed in task["seeds"]:
-            outcome = planting.tried(seed, planted=task["planted"])
-            told(at, encoded(Trial.of(seed, outcome)))
+            told(at, encoded(planting.trial(seed, planted=task["planted"])))
         yield Answer(at, b"")
