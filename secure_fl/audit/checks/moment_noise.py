@@ -41,6 +41,8 @@ from secure_fl.privacy.noise import NoiseSource
 _CANARIES = {Depth.MINUTES: LEAST_CANARIES, Depth.HOUR: 3000, Depth.NIGHT: 10_000}
 _FIELDS = 4000
 """Fields of an answer whose noise is looked at, at most."""
+_USUAL = 512
+"""Features where the settings name no number."""
 Ask = SumFeatures | SumMoments
 
 
@@ -62,8 +64,9 @@ class MomentNoise:
         """By the canaries, each of which is in one answer of either kind, their views, and the
         fields of a matrix.
         """
-        views, features = subject.config.pretrain.views_per_example, subject.config.model.features
-        return 5 + _CANARIES[depth] * (0.006 + 0.003 * views + 0.025 * (features / 512) ** 2)
+        views = subject.config.pretrain.views_per_example
+        width = (subject.config.model.features or _USUAL) / _USUAL
+        return 5 + _CANARIES[depth] * (0.006 + 0.003 * views + 0.025 * width**2)
 
     def run(
         self, subject: Subject, depth: Depth, seed: int, progress: Callable[[float], None]
