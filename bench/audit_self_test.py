@@ -79,10 +79,13 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 def _line(name: str, faults_: int, rows: Sequence[dict[str, str]]) -> str:
     bad, good = ([r for r in rows if bool(r["fault"]) is planted] for planted in (True, False))
-    caught, tried = _sum(bad, "broken"), _sum(bad, "seeds")
-    passed, runs = _sum(good, "held"), _sum(good, "seeds")
-    cells = [name, faults_, len(bad), f"{caught} of {tried}", len(good), f"{passed} of {runs}"]
+    caught, passed = _share(bad, "broken"), _share(good, "held")
+    cells = [name, faults_, len(bad), caught, len(good), passed]
     return line([*map(str, cells), str(_sum(good, "broken"))])
+
+
+def _share(rows: Sequence[dict[str, str]], column: str) -> str:
+    return f"{_sum(rows, column)} of {_sum(rows, 'seeds')}" if rows else "-"
 
 
 def _sum(rows: Iterable[dict[str, str]], column: str) -> int:
