@@ -68,9 +68,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     planted = Counter(fault.check for fault in faults())
     lines = [line(COLUMNS), line(["---"] * len(COLUMNS))]
     names = [each.name for each in checks()]
-    lines += [
-        _line(f"`{name}`", planted[name], [r for r in rows if r["check"] == name]) for name in names
-    ]
+    lines += [_line(name, planted[name], [r for r in rows if r["check"] == name]) for name in names]
     lines.append(_line("all", planted.total(), rows))
     commits = ", ".join(f"`{each}`" for each in _all(rows, "commit"))
     machines = "; ".join(_all(rows, "machine"))
