@@ -12,7 +12,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -257,6 +257,24 @@ def test_three_clinics_go_on_after_kills_by_flower(tmp_path: Path, transport: st
     pytest.importorskip("grpc")
     told = hospitals(tmp_path / "h", "--transport", transport, "--rounds", "4")
     assert "none of them twice" in told
+
+
+def test_clinics_are_stopped_before_their_supernodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that runs starts its SuperNode again, which nobody would stop then."""
+    from secure_fl.engines.flower.processes import Program
+
+    monkeypatch.syspath_prepend(EXAMPLES / "hospitals")
+    order = list[str]()
+    monkeypatch.setattr(Program, "stop", lambda _: order.append("node"))
+    play = object.__new__(load("hospitals/run").Play)
+    play.launch, play.folder = "flower", tmp_path
+    play.stage = SimpleNamespace(
+        stop_all=lambda: order.append("clinics"), do=lambda *_, **__: order.append("SuperLink")
+    )
+    play.tidy()
+    assert order == ["clinics", "SuperLink", *3 * ["node"]]
 
 
 def test_the_plan_of_the_clinics_is_what_a_careful_site_accepts() -> None:

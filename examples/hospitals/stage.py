@@ -16,8 +16,8 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "secure_fl.cli.main"]
 Told = Callable[[], str]
-PATIENCE = 20.0
-"""Seconds that a process may take to end when it is asked to."""
+PATIENCE = 60.0
+"""Seconds that a process may take to end when it is asked to: a clinic waits for its SuperNode."""
 
 
 class StageError(Exception):
@@ -52,6 +52,10 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C does not leave anything
+        self.stop_all()
+
+    def stop_all(self) -> None:
+        """Ask all that still run to end, and see that they do."""
         for name in reversed(list(self._running)):
             self.stop(name)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The federation's folder, or its folder `server`.")
 ]
+_SIGN = "then: `secure-fl federate sign DIR CARD... --after"
 _Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background; `stop` ends it.")]
 
 
@@ -91,7 +92,7 @@ def close(folder: _Folder) -> None:
         opened = to_resume(server_of(folder))
         opened.close()
     out.print("it ends with the round that runs, or as soon after it as others can join")
-    out.print(f"then: `secure-fl federate sign DIR CARD... --after {opened.record}`")
+    out.print(f"{_SIGN} {opened.record}`")
 
 
 def stop(folder: _Folder) -> None:
@@ -147,8 +148,17 @@ def status(
 
 
 def server_of(folder: Path) -> Path:
-    """The server's folder: the one named, or `server` in it."""
+    """The server's folder: the one named, or `server` in it. Raises DeploymentError: it was copied
+    into the one that was there, which has the record of what was done.
+    """
+    from secure_fl.deployment.server_folder import SETTINGS
+    from secure_fl.errors import DeploymentError
+    from secure_fl.files import is_file
+
     inside = folder / "server"
+    if inside.is_dir() and is_file(folder / SETTINGS):
+        remedy = f"move what is in it to {folder}, file by file, and remove it"
+        raise DeploymentError("was copied into another server's folder", "DIR", str(inside), remedy)
     return inside if inside.is_dir() else folder
 
 
@@ -175,7 +185,10 @@ def _run(folder: ServerFolder, arguments: list[str], *, detach: bool) -> None:
         with _stopping() as stopped:
             word = running.run_direct(folder, _say, stopped)
     _end_with(word)
-    out.print("the federation is done", style="green")
+    if folder.rounds_left:
+        out.print(f"the federation was closed, and rounds are left; {_SIGN} {folder.record}`")
+    else:
+        out.print("the federation is done", style="green")
 
 
 @contextmanager
@@ -209,7 +222,9 @@ def _show(found: Status) -> None:
     if not told["begun"]:
         out.print("not begun: `secure-fl federate start`")
     elif told["outcome"]:
-        out.print(f"over: {told['outcome']}", style="red" if told["outcome"] != "done" else "green")
+        closed = ", closed before its last round" if told["rounds_left"] else ""
+        style = "red" if told["outcome"] != "done" else "green"
+        out.print(f"over: {told['outcome']}{closed}", style=style)
     else:
         where = (
             f"{told['step'] or 'begins'}, {counted(told['rounds_done'], 'round')} of this step done"

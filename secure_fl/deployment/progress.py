@@ -12,6 +12,8 @@ from secure_fl.federation.parties.party_folder import CHECK, checked, owner_of
 from secure_fl.federation.parties.server_record import Stage
 from secure_fl.files import is_file, read_bytes
 
+DONE = "done"
+"""How a federation came out that did not fail."""
 _NAME, _MOST = "progress", 1 << 34
 
 
@@ -47,7 +49,7 @@ class Progress:
     @property
     def outcome(self) -> str:
         """`done`, why it failed, or empty where it goes on."""
-        return self.failed or ("done" if self.over else "")
+        return self.failed or (DONE if self.over else "")
 
 
 def read_progress(record: Path, server: Member, federation: str) -> Progress | None:

@@ -29,7 +29,7 @@ from secure_fl.config_file import read_table
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
-from secure_fl.deployment.progress import Progress, read_progress
+from secure_fl.deployment.progress import DONE, Progress, read_progress
 from secure_fl.deployment.seats import Seat, Seats
 from secure_fl.deployment.settings import Deployment
 from secure_fl.deployment.settings_file import check_whole_file
@@ -38,6 +38,7 @@ from secure_fl.errors import DeploymentError, SecureFLError
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import MOST_PLAN, Plan
 from secure_fl.federation.site import program_of
 from secure_fl.federation.steps.program import StepProgram
@@ -166,6 +167,16 @@ class ServerFolder:
         with suppress(SecureFLError):
             return _digest_in(self.path / _CLOSING) == self.opened.digest
         return False
+
+    @property
+    def rounds_left(self) -> bool:
+        """Whether it is over, has not failed, and rounds are left: it was closed. Raises as
+        `progress`.
+        """
+        found = self.progress()
+        if found is None or found.outcome != DONE:
+            return False
+        return not self.program.done(Place(*found.place))
 
     def party(self) -> KeptServer:
         """The server, which goes on where an earlier life was; who has it closes its folder

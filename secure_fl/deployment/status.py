@@ -81,6 +81,7 @@ class Status:
             "certificates": self._certificates(),
             "refusals": [facts_of(each) for each in self.refusals],
             "outcome": self.outcome,
+            "rounds_left": folder.rounds_left,
         }
 
     def _waits(self) -> dict[str, dict[str, Any]]:

@@ -97,8 +97,8 @@ class Ended:
         follows = Predecessor(self.plan.digest, self.place, self.head)
         made = replace(plan, clients=clients, start=self.state, follows=follows)
         if self.plan.by_authority:
-            remedy = "begin another federation: `federate sign` without --after"
-            problem = "an authority holds the models, and hands none on"
+            remedy = "begin another federation: `federate sign --again`, without --after"
+            problem = "an authority has the models, under one plan alone, and hands none on"
             raise DeploymentError(problem, "security.key_holder", "authority", remedy)
         if (found := objection(self.plan, made)) is not None:
             remedy = "leave settings as they were, or begin another federation without --after"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,14 @@ def test_who_is_gone_stays_so_while_the_file_is_copied(tmp_path: Path) -> None:
     seats.path.write_bytes(whole)
     seats.write(seats.read() | {"north": replace(seats.read()["north"], revoked=False)})
     assert server.away() == frozenset()
+
+
+def test_a_folder_copied_into_the_one_that_was_there_is_not_taken_for_it(trial: Trial) -> None:
+    """It has no record, and would begin its plan a second time."""
+    shutil.copytree(trial.made.server, trial.made.server / "server")
+    for command in ("status", "start", "resume", "close", "stop"):
+        code, said = commanded("federate", command, trial.made.server)
+        assert (code, "copied into another" in " ".join(said.split())) == (1, True)
 
 
 def test_a_federation_is_closed_under_its_own_plan_alone(trial: Trial) -> None:

@@ -16,6 +16,7 @@ from secure_fl.deployment.site.lines import Line
 from secure_fl.deployment.site.network import Carries
 from secure_fl.estimate import PhaseCost, estimate
 from secure_fl.federation.factory.factory import Factory
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.site import program_of
 from secure_fl.federation.steps.order import steps_of
@@ -50,19 +51,26 @@ def costs(
     config, here = natural(plan.config), list(clients.values())
     small = _Small(config, program_of(plan).factory, here)
     taken = estimate(cast("Any", small))
-    asked = [step.name for step in steps_of(small.factory)]
+    steps = {step.name: number for number, step in enumerate(steps_of(small.factory))}
     for phase in taken.phases:
-        if phase.name in asked:
-            yield _phase(phase, len(here), way)
+        if phase.name in steps and (rounds := _left(phase, steps[phase.name], plan.begins)):
+            yield _phase(phase, rounds, len(here), way)
     yield _disk(folder, int(_ROOM * taken.disk * len(here)))
     yield _memory(int(_ROOM * taken.memory))
 
 
-def _phase(phase: PhaseCost, here: int, way: Carries | None) -> Line:
+def _left(phase: PhaseCost, step: int, begins: Place) -> int:
+    """Rounds that there may be of a step; a plan that goes on from another begins later."""
+    most = phase.rounds if phase.most is None else phase.most
+    done = begins.round if step == begins.step else 0
+    return 0 if step < begins.step else most - done
+
+
+def _phase(phase: PhaseCost, most: int, here: int, way: Carries | None) -> Line:
     share = min(here, phase.clients) / phase.clients
     up, down = phase.up * share, phase.down * share
     seconds = (phase.seconds or 0.0) * share
-    rounds = counted(phase.rounds if phase.most is None else phase.most, "round")
+    rounds = counted(most, "round")
     said = f"{rounds} at most; a round: {size(up)} out, {size(down)} in, {_time(seconds)} here"
     if way is None:
         return Line.ok(f"phase {phase.name}", f"{said}, and what sending takes")

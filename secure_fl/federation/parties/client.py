@@ -204,12 +204,23 @@ class FederationClient(Participant):
         progress.last, progress.head = last, self._followed(unframe(post.rest))
         if progress.head.hex() != post.facts["head"]:
             raise forked("not the transcript that this client follows", post.header.round)
+        if self._for_nothing(post):
+            progress.over = True
+            return []
         if place > own.place:
             progress.late = post
             return [self._wire.sign(Phase.WANT, {"place": shown(place)})]
         if digest != own.digest:
             raise forked("the server says another state of this place", shown(place))
         return self._begin(post)
+
+    def _for_nothing(self, post: Post) -> bool:
+        """Whether it ends before any round was called here, for one that was let in to go on from
+        others: it has no models of theirs, and needs none.
+        """
+        seat, unbegun = self._seated(), self._progress.begun is None
+        newcomer = seat.replica.place < post.place == seat.plan.begins
+        return post.header.phase == Phase.END and unbegun and newcomer
 
     def _followed(self, lines: Sequence[bytes]) -> bytes:
         """The transcript's head after these lines. Who could not write the lines before them has a
@@ -235,6 +246,8 @@ class FederationClient(Participant):
         the state of its place begins once that is reached; one that was refused is refused again.
         """
         progress, place = self._progress, post.place
+        if progress.over and self._for_nothing(post):
+            return []
         running, begun, at = progress.round, progress.begun, self._seated().replica.place
         if running is not None and running.call.number == post.header.round:
             return running.again()

@@ -74,7 +74,7 @@ def test_seconds_of_sending_follow_the_way() -> None:
     phase = PhaseCost("cluster", 4, 6, down=600_000, up=150_000, seconds=6.0)
     ways = None, Carries(0.0, 1e5, 1e5), Carries(0.02, 1e4, 1e5)
     head = "4 rounds at most; a round: 50.0 kB out, 200.0 kB in, 2 s here"
-    assert [_phase(phase, 2, way).said for way in ways] == [
+    assert [_phase(phase, 4, 2, way).said for way in ways] == [
         f"{head}, and what sending takes",
         f"{head}, 2.5 s on the way: 4.5 s of this site's",
         f"{head}, 7.2 s on the way: 9.2 s of this site's",

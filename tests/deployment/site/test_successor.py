@@ -15,6 +15,7 @@ from deployment.site.three_sites import POLICY, Made3, make_three, site_settings
 
 from secure_fl.deployment.planning import Draft
 from secure_fl.deployment.server_folder import ServerFolder
+from secure_fl.deployment.site.checking import check_site
 from secure_fl.deployment.site.joining import join
 from secure_fl.deployment.site.making import make_site
 from secure_fl.deployment.site.parties import SiteParties
@@ -199,6 +200,7 @@ def test_newcomers_are_not_more_than_can_be_shown_the_models(closed: tuple[Made3
 
 def test_what_goes_on_is_not_begun_anew_by_mistake(closed: tuple[Made3, Path]) -> None:
     made, record = closed
+    assert "closed before its last round" in commanded("federate", "status", record.parents[1])[1]
     line = ("federate", "sign", made.coordinator.path)
     for more, told in ((("--again",), "begins anew"), (("--after", record), "goes on from a")):
         code, said = commanded(*line, *more)
@@ -215,8 +217,10 @@ def test_a_site_joins_between_rounds(closed: tuple[Made3, Path]) -> None:
     add_site(made)
     _end_in_vain(made, first)
     plan = honest(made, first)
+    _check_what_is_left(made)
     _kill_while_it_agrees(made, plan)
     record = run(made)
+    assert not ServerFolder.open(made.coordinator.server).rounds_left
     assert plan.follows is not None
     was = made.folder("hospital-1").party_under(plan.follows.plan, "hospital-1.person-01")
     earlier, old = PrivacyLedger.load(was / "ledger.json"), ledger(made, plan, "hospital-1")
@@ -235,13 +239,20 @@ def test_a_site_joins_between_rounds(closed: tuple[Made3, Path]) -> None:
     _check_forged(record, replace(plan, follows=forged))
 
 
+def _check_what_is_left(made: Made3) -> None:
+    """A site is told what rounds are left, not what a federation from the beginning has."""
+    lines = check_site(made.folder("hospital-1"), reach=False)
+    [left] = [line for line in lines if line.what.startswith("phase ")]
+    assert (left.what, left.said.partition(";")[0]) == ("phase cluster", "1 round at most")
+
+
 def _end_in_vain(made: Made3, record: Path) -> None:
     """A plan that goes on, for which too few came; those who did can go on under another."""
     honest(made, record)
     folder = ServerFolder.open(made.coordinator.server, newest=True)
     server = folder.party()
-    with at(made, ["hospital-1"]) as [site]:
-        here = [one.party for one in site.hosted]
+    with at(made, ["hospital-1", NEW]) as sites:
+        here = [one.party for site in sites for one in site.hosted]
         Queue([Here([server]), Here(here)], "server").run()
         assert all(party.over for party in here)
     server.folder.close()

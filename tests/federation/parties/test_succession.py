@@ -138,6 +138,25 @@ def test_a_state_that_too_few_had_come_to_is_nobodys(protection: str) -> None:
         assert "not-agreed" in {one.reason for one in client.refusals.first}
 
 
+def test_a_newcomer_whose_plan_ends_in_vain_waits_for_no_models() -> None:
+    """Nobody is left to give them; and it answers nothing under that plan any more."""
+    before = closed("masked")
+    made = goes_on(before)
+    came = replace(made, clients=made.clients[OLD - 1 :])
+    came.run()
+    assert failure_word(came.server.failed) == "too-few"
+    assert all(client.over for client in came.clients)
+    for client in came.clients[1:]:
+        assert client.state is not None
+        assert client.state.place == Place(0, 0)
+        end = came.server._called[client.name]
+        assert list(client.receive(end)) == []
+        (call,) = came.server._announce(Phase.BEGIN, [client.name], {"attempt": 1, "left_out": []})
+        client.receive(call.data)
+        assert client._progress.begun is None
+        assert "older-place" in {one.reason for one in client.refusals.first}
+
+
 def test_whoever_stays_keeps_the_number_under_which_its_ledger_counts() -> None:
     assert numbered("bd", "abcd") == ("b", "d", "a", "c")
     assert numbered("abc", "acd") == ("a", "d", "c")
