@@ -4,16 +4,15 @@ and every fault, test and file of figures that a page names is there.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
+from audit.suite.in_process import here
 from test_deployment_pages import refused
 
 with warnings.catch_warnings():  # of typer, about the version of click that is there
@@ -22,7 +21,7 @@ with warnings.catch_warnings():  # of typer, about the version of click that is 
 
     from secure_fl.cli.main import app
 
-from secure_fl.audit.suite import planning, self_test, worker
+from secure_fl.audit.suite import planning, self_test
 from secure_fl.audit.suite.catalogue import checks, faults
 
 ROOT = Path(__file__).parents[1]
@@ -49,20 +48,13 @@ def typed(line: str) -> str:
     return done.output
 
 
-def here(jobs: Sequence[Mapping[str, Any]], *_: object, **__: object) -> Iterator[worker.Answer]:
-    """Plant faults in this process, as no other is started."""
-    for number, job in enumerate(jobs):
-        done = worker.Tester(lambda _: memoryview(b"")).receive(json.dumps(job).encode())
-        yield worker.Answer(number, bytes(done[0].data))
-
-
 def test_all_that_is_typed_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a few of the checks, in this process."""
     quick = tuple(f"secure_fl.audit.checks.{name}" for name in QUICK)
     monkeypatch.setattr(planning, "check_addresses", lambda: quick)
-    monkeypatch.setattr(self_test, "answered", here)
+    monkeypatch.setattr(self_test, "answered", here)  # in this process, as no other is started
     monkeypatch.setattr(self_test, "check_addresses", lambda: quick)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "tutorial"}

@@ -81,6 +81,13 @@ class SealedAssignment:
         bits = np.unpackbits(np.frombuffer(entropy((canaries + 7) // 8), dtype=np.uint8))
         return cls(bits[:canaries].astype(np.bool_), entropy(_NONCE))
 
+    @classmethod
+    def sealed(cls, canaries: int) -> SealedAssignment:
+        """Drawn and sealed, where nobody waits for the commitment. Raises as `draw`."""
+        made = cls.draw(canaries)
+        made.seal()
+        return made
+
     def __len__(self) -> int:
         return len(self._coins)
 
@@ -91,7 +98,12 @@ class SealedAssignment:
 
     @property
     def included(self) -> NDArray[np.int64]:
-        """Numbers of the canaries that are in: for the trainer alone.
+        """Numbers of the canaries that are in: for the trainer alone. Raises as `there`."""
+        return np.flatnonzero(self.there)
+
+    @property
+    def there(self) -> Coins:
+        """Of each canary, whether it is in: for the trainer alone.
 
         Raises:
             AuditError: not sealed yet, or opened already.
@@ -101,7 +113,7 @@ class SealedAssignment:
         if self._scores:
             remedy = "draw a new assignment for another release"
             raise AuditError("the coins are known already", "assignment", "opened", remedy)
-        return np.flatnonzero(self._coins)
+        return self._coins.copy()
 
     def open(self, scores: ArrayLike) -> Coins:
         """The coins, for scores that are final.

@@ -45,7 +45,8 @@ Verdicts:
 An audit needs all clients' examples, as a simulation has them; of one party's folder it tries
 what that record alone shows (name --out), and the rest is not tried. It changes nothing but
 audit/ and audit.json; examples that attacks made out may be in there. After Ctrl-C the same
-command goes on: outcomes are kept, for this very record, depth, seed and software.
+command goes on: outcomes are kept, for this very record, depth, seed and software. So does a
+self-test, whose trials are kept by fault and seed.
 
 \b
 Exits with
@@ -56,6 +57,7 @@ Exits with
 """
 BROKEN, NOT_TRIED = 1, 3
 _STYLES = {"broken": "red", "not tried": "yellow"}
+_SELF_TEST = Path("runs", "self-test")
 _EXITS = {"held": 0, "broken": BROKEN, "not tried": NOT_TRIED}
 
 
@@ -75,7 +77,8 @@ _Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
-        help="Folder for audit.json and audit/; the run's own, or runs/NAME-audit for a CONFIG.",
+        help="Folder for audit.json and audit/; the run's own, or runs/NAME-audit for a CONFIG. "
+        "With --self-test, for its trials; runs/self-test.",
     ),
 ]
 _Only = Annotated[
@@ -116,7 +119,8 @@ def audit(
     if listing:
         _list(subject, depth, names, faulty=testing)
     elif subject is None:
-        raise typer.Exit(_self_test(range(seed, seed + seeds), names, at_a_time, as_json))
+        at = range(seed, seed + seeds)
+        raise typer.Exit(_self_test(out_dir or _SELF_TEST, at, names, at_a_time, as_json))
     else:
         raise typer.Exit(_audit(subject, out_dir, depth, names, seed, at_a_time, as_json))
 
@@ -139,7 +143,7 @@ def _audit(
     subject = Subject.of(path)
     place = _place(subject, out_dir)
     shown = AuditShown(Depth(depth), jobs)
-    with _resumable(), shown:
+    with _resumable("outcomes"), shown:
         made = audited(
             subject,
             place,
@@ -192,13 +196,15 @@ def _claim(unit: str, epsilon: float | None, delta: float) -> str:
     return f"{told} at δ = {delta:g} ({unit})"
 
 
-def _self_test(seeds: Sequence[int], only: Sequence[str], jobs: int, as_json: bool) -> int:
+def _self_test(
+    place: Path, seeds: Sequence[int], only: Sequence[str], jobs: int, as_json: bool
+) -> int:
     """Plant faults, print what was caught, and give the exit code."""
     from secure_fl.audit.suite.document import encoded
     from secure_fl.audit.suite.self_test import self_test
 
-    with SelfTestShown(len(seeds)) as shown:
-        found = self_test(seeds=seeds, only=only, jobs=jobs, listener=shown)
+    with _resumable("trials"), SelfTestShown() as shown:
+        found = self_test(place, seeds=seeds, only=only, jobs=jobs, listener=shown)
     if as_json:
         print(encoded(found).decode())
     else:
@@ -248,11 +254,11 @@ def _list_applying(path: Path, depth: str, only: Sequence[str]) -> None:
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
+def _resumable(what: str) -> Iterator[None]:
     """Say how to go on after Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        said = "stopped; outcomes are kept, and the same command goes on from there"
+        said = f"stopped; {what} are kept, and the same command goes on from there"
         err.print(said, style="yellow")
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -12,8 +13,9 @@ from secure_fl.cli.console import Sheet, err
 from secure_fl.quantities import counted, duration
 
 if TYPE_CHECKING:
-    from secure_fl.audit.check import Depth, Fault
+    from secure_fl.audit.check import Depth
     from secure_fl.audit.outcome import Outcome
+    from secure_fl.audit.suite.cases import Case, Trial
     from secure_fl.audit.suite.planning import Plan
     from secure_fl.audit.suite.self_test import FaultRow
 
@@ -40,10 +42,13 @@ class _Bars:
         if name in self._tasks:
             self._bars.update(self._tasks[name], completed=share)
 
-    def _end(self, name: str, said: str, style: str = "") -> None:
-        self._done += 1
+    def _remove(self, name: str) -> None:
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
+
+    def _end(self, name: str, said: str, style: str = "") -> None:
+        self._done += 1
+        self._remove(name)
         err.print(f"{self._done}/{self._total} {name}: {said}", style=style or None)
 
 
@@ -80,23 +85,32 @@ class AuditShown(_Bars, Listener):
 
 
 class SelfTestShown(_Bars, SelfTestListener):
-    """Of a self-test."""
+    """Of a self-test: the estimate first, and again after each fault."""
 
-    def __init__(self, seeds: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._seeds = seeds
+        self._seeds, self._left = 1, 0.0
+        self._tried = Counter[str]()
 
-    def on_plan(self, faults: Sequence[Fault]) -> None:
-        self._total = len(faults)
-        planted, seeds = counted(len(faults), "fault"), counted(self._seeds, "seed")
-        err.print(f"{planted}, {seeds} each, with and without the fault")
+    def on_plan(self, cases: Sequence[Case], seeds: int, left: float) -> None:
+        self._seeds, self._left = seeds, left
+        self._total = sum(bool(each.fault) for each in cases)
+        runs = counted(len(cases) - self._total, "run")
+        planted = f"{counted(self._total, 'fault')} in {runs}, {counted(seeds, 'seed')} each"
+        err.print(f"{planted}; about {duration(left)} of a core for what is not kept from before")
 
-    def on_begin(self, fault: str) -> None:
-        self._begin(fault)
+    def on_begin(self, case: Case) -> None:
+        self._begin(case.name)
 
-    def on_progress(self, fault: str, share: float) -> None:
-        self._progress(fault, share)
+    def on_trial(self, case: Case, trial: Trial, left: float) -> None:
+        self._left = left
+        self._tried[case.name] += 1
+        self._progress(case.name, self._tried[case.name] / self._seeds)
+
+    def on_end(self, case: Case) -> None:
+        self._remove(case.name)
 
     def on_row(self, row: FaultRow) -> None:
         told = f"caught {row.caught}/{row.seeds}, honest passed {row.passed}/{row.seeds}"
-        self._end(row.fault, f"{told} ({duration(row.seconds)})", "" if row.ok else "red")
+        told += f" ({duration(row.seconds)}; about {duration(self._left)} of a core left)"
+        self._end(row.fault, told, "" if row.ok else "red")

@@ -39,6 +39,8 @@ _START = (
     "from secure_fl.engines.pipes import serve; serve()"
 )
 _PATIENCE = 10.0
+_HERE = 0
+"""What a process of parties reads: its standard input."""
 Ask = Callable[[bytes], memoryview]
 """Asks whoever started the process, and waits for the answer."""
 Make = Callable[[bytes, Ask], Sequence[Party]]
@@ -187,9 +189,9 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    here, there = 0, os.dup(1)
+    here, there = _HERE, os.dup(1)
     os.dup2(2, 1)  # what anything prints must not get between the frames
-    threading.Thread(target=_end_with_starter, args=(here,), daemon=True).start()
+    threading.Thread(target=end_with_starter, daemon=True).start()
 
     def ask(question: bytes) -> memoryview:
         _write(there, Kind.ASK, question)
@@ -218,10 +220,12 @@ def serve() -> None:
         _write(there, Kind.DONE, _status(list(parties.values())))
 
 
-def _end_with_starter(pipe: int) -> None:
-    """End this process when the other end of its pipe is closed, whatever it is doing."""
+def end_with_starter() -> None:
+    """End this process when the other end of its pipe is closed, whatever it is doing: for a thread
+    of its own, which a fork has to begin anew.
+    """
     closed = select.poll()
-    closed.register(pipe, 0)
+    closed.register(_HERE, 0)
     closed.poll()
     os._exit(0)
 

@@ -90,6 +90,13 @@ def test_nothing_is_refused_that_the_faults_need_and_what_claims_nothing_is() ->
         assert check.estimate(Subject(open_run), Depth.MINUTES) <= 60
 
 
+def test_moments_of_the_usual_width_are_tried_within_a_minute() -> None:
+    usual, few = (tiny_config(model={"features": each}) for each in (None, 16))
+    estimates = [MOMENT_NOISE.estimate(Subject(each), Depth.MINUTES) for each in (usual, few)]
+    assert 50 < estimates[0] <= 60
+    assert estimates[1] < 40
+
+
 # The laws
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from audit.suite import toys
+from audit.suite.in_process import here
 
 from secure_fl import Dataset, Federation
 from secure_fl.audit.suite import planning, self_test
@@ -147,6 +148,27 @@ def test_a_self_test_that_misses_a_fault_says_so(
     done = audited("--self-test", "--only", "unsound bank", "--only", "never seen", code=1)
     assert "1 of 2 faults caught" in done.stdout
     assert "never seen: planted: held: seen at seed 0" in done.stderr
+
+
+def test_a_self_test_that_is_stopped_says_how_to_go_on(
+    audited: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(tasks: Sequence[Mapping[str, Any]], *rest: Any) -> Iterator[Any]:
+        yield next(here(tasks[:1], *rest))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(self_test, "fault_addresses", lambda: ("audit.suite.toys:FAULTS",))
+    monkeypatch.setattr(self_test, "check_addresses", lambda: ("audit.suite.toys:LOOKS",))
+    line = ["--self-test", "--seeds", 2, "--only", "unsound bank", "--out", "kept"]
+    monkeypatch.setattr(self_test, "answered", stopped)
+    done = audited(*line, code=130)
+    assert "1 fault in 1 run, 2 seeds each; about 4 s of a core" in done.stderr
+    assert "stopped; trials are kept, and the same command goes on from there" in done.stderr
+    assert len(list((tmp_path / "kept").glob("looks-*.json"))) == 1
+    monkeypatch.setattr(self_test, "answered", here)
+    done = audited(*line)
+    assert "1/1 unsound bank: caught 2/2, honest passed 2/2" in done.stderr
+    assert len(list((tmp_path / "kept").glob("looks-*.json"))) == 2
 
 
 def test_what_a_file_brought_along_moves_no_terminal(

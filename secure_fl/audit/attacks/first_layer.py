@@ -137,7 +137,9 @@ def leaks(subject: Subject, seed: int) -> list[Leak]:
 
     made = []
     for name, layer, reads in layers:
-        other = replace(subject, encoder=own if reads is quotients else malicious)
+        # of no folder: the run's examples were compared above, and its encoder is not this one
+        encoder = own if reads is quotients else malicious
+        other = replace(subject, folder=None, encoder=encoder)
         made.append(Leak(name, AttackedRound.of(other, seed), layer, reads, kept))
     return made
 

@@ -234,12 +234,9 @@ def _played(
     """One setting of every game: train by sealed coins, score, open."""
     found, claimed = defaultdict[str, list[tuple[Scores, Coins]]](list), [(0.0, 0.0)]
     for number, (replay, slots) in enumerate(games):
-        assignment = SealedAssignment.draw(len(slots))
-        assignment.seal()
-        included = np.zeros(len(slots), dtype=np.bool_)
-        included[assignment.included] = True
+        assignment = SealedAssignment.sealed(len(slots))
         own = derive_seed(seed, "membership", replay.client.id)
-        data = slots.trained(included)
+        data = slots.trained(assignment.there)
         trains: Trains = partial(_open, replay, own)
         released = trains(data) if not defended else {}
         if defended:

@@ -247,10 +247,8 @@ def _game(
     out = -1.0 if adjacency is Adjacency.REPLACE_ONE else 0.0
     each = min(len(again.cohort), level.pooled)
     rounds = ceil(canaries / each)
-    assignment = SealedAssignment.draw(rounds * each)
-    assignment.seal()
-    there = np.full(rounds * each, out)
-    there[assignment.included] = 1.0
+    assignment = SealedAssignment.sealed(rounds * each)
+    there = np.where(assignment.there, 1.0, out)
     scores, charged = list[Vector](), set[Event]()
     for number, coins in enumerate(there.reshape(rounds, each)):
         random = number % 2 == 1 and level.rounding == "toward_zero"

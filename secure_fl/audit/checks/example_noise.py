@@ -122,11 +122,8 @@ def _try(
 ) -> _Seen:
     canaries, rows = size
     replaced = Adjacency(subject.config.privacy.adjacency) is Adjacency.REPLACE_ONE
-    assignment = SealedAssignment.draw(canaries)
-    assignment.seal()
-    included = np.zeros(canaries, dtype=np.bool_)
-    included[assignment.included] = True
-    board = board_of(own, included, opposite=replaced)
+    assignment = SealedAssignment.sealed(canaries)
+    board = board_of(own, assignment.there, opposite=replaced)
     steps = _steps(own, board.examples, rows)
     played = play(own, board, steps)
     coins = assignment.open(scores := played.scores(canaries))

@@ -130,10 +130,8 @@ def _play(
 ) -> tuple[Vector, Coins]:
     x, y = examples_of(subject, own, 1 << 20)
     strange, labels = _strange(own, x, y, canaries, seed)
-    assignment = SealedAssignment.draw(canaries)
-    assignment.seal()
-    there = torch.zeros(canaries, dtype=torch.bool)
-    there[torch.from_numpy(assignment.included)] = True
+    assignment = SealedAssignment.sealed(canaries)
+    there = torch.from_numpy(assignment.there)
     shape = (-1, *[1] * (x.ndim - 1))
     missing = torch.where(there.view(shape), strange, torch.nan)
     mechanism = replace(own.mechanism, examples=len(x) + canaries)

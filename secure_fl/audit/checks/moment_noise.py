@@ -3,10 +3,8 @@
 Everybody's noise together hides an example in the opened sum, and each client adds one share of it.
 What leaves one client is looked at here: the same mechanism with one share's variance.
 
-**The game.** A canary is an example at a client of the run whose other places are empty: by its
-coin it is there, or its place is empty too (zero-out). It is scored by the length of what the
-client sent along the canary's own part, which is the bound at most. Both sums are played, by the
-run's own clients, each answer with fresh noise, against the ε of a single share.
+**The game** (`example_game`) is played of both sums by the run's own clients, against the ε of a
+single share; a canary's part is the bound at most.
 
 **Noise.** What was sent, less the canary's part, is held against the law of a share: as many of
 them as are charged for must add up to the variance that is charged.
@@ -16,38 +14,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from secure_fl.audit.check import Depth
+from secure_fl.audit.checks.example_game import Played, Sent, lone
 from secure_fl.audit.checks.noise_law import measured, of_integers
-from secure_fl.audit.checks.verdicts import SHARE, Findings
-from secure_fl.audit.game import LEAST_CANARIES, Claim, SealedAssignment, all_bounds
+from secure_fl.audit.checks.verdicts import Findings
+from secure_fl.audit.game import LEAST_CANARIES
 from secure_fl.audit.outcome import Outcome
 from secure_fl.audit.subject import Subject
-from secure_fl.data.partitions import ClientData
 from secure_fl.federation.asks import SumFeatures, SumMoments
 from secure_fl.federation.local.local import Local
 from secure_fl.federation.local.workbench import Workbench
 from secure_fl.federation.protections.example_level import ExampleLevel
 from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.releases.releasing import Releasing
-from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.claims import Adversary
-from secure_fl.privacy.events import Event, IntegerEvent
+from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 
 _CANARIES = {Depth.MINUTES: LEAST_CANARIES, Depth.HOUR: 3000, Depth.NIGHT: 10_000}
-_PLACES = 4
-"""Examples that a client of the game has, as everybody knows."""
 _FIELDS = 4000
 """Fields of an answer whose noise is looked at, at most."""
-_ERROR = 5 * SHARE
-"""Of one bound."""
+_USUAL = 512
+"""Features where the settings name no number."""
 Ask = SumFeatures | SumMoments
 
 
@@ -66,8 +61,12 @@ class MomentNoise:
         return "" if subject.config.noises_moments else "the run noises no sums of view moments"
 
     def estimate(self, subject: Subject, depth: Depth) -> float:
-        """By the number of canaries: each is in one answer of either kind."""
-        return 10 + 2 * _CANARIES[depth] * 0.025
+        """By the canaries, each of which is in one answer of either kind, their views, and the
+        fields of a matrix.
+        """
+        views = subject.config.pretrain.views_per_example
+        width = (subject.config.model.features or _USUAL) / _USUAL
+        return 5 + _CANARIES[depth] * (0.006 + 0.003 * views + 0.025 * width**2)
 
     def run(
         self, subject: Subject, depth: Depth, seed: int, progress: Callable[[float], None]
@@ -91,33 +90,21 @@ class _Sender:
         self.config, self.ledger, self.factory = subject.config, subject.ledger, subject.factory
         self.clients, self.bench = subject.clients, Workbench(self.factory)
 
-    def example(self, rng: np.random.Generator) -> tuple[ClientData, Tensor]:
-        """A client, and one of its examples."""
+    def sent(self, ask: Ask, rng: np.random.Generator, there: bool) -> Sent:
+        """A client's answer where one of its examples is there or not, without the count."""
         client = self.clients[int(rng.integers(len(self.clients)))]
-        return client, client.train.x[int(rng.integers(len(client.train)))]
-
-    def part(self, ask: Ask, client: ClientData, x: Tensor) -> Tensor:
-        """What one example adds, without noise and count; float64."""
-        total = Local(_with(client, x), self.bench).moments.total(ask)
-        return total[:-1].double()
-
-    def sent(self, ask: Ask, client: ClientData, x: Tensor | None) -> tuple[Tensor, Event]:
-        """A client's answer, without the count, and what it charges for it."""
-        local = Local(_with(client, x), self.bench)
+        own, place = client.train, int(rng.integers(len(client.train)))
+        alone, empty = (
+            Local(
+                replace(client, train=lone(own, own.x[place], own.y[place], there=at)), self.bench
+            )
+            for at in (True, False)
+        )
         releasing = Releasing(client.id, NoiseSource.fresh(), ReleaseBox(None))
-        protection = ExampleLevel(local, releasing)
-        (charged,) = protection.releases(ask, 0)
-        return protection.sum_examples(ask)[:-1].double(), charged.event
-
-
-def _with(client: ClientData, x: Tensor | None) -> ClientData:
-    """The client with this example in the first of its places, and nobody in the others."""
-    own = client.train
-    rows = torch.full((_PLACES, *own.x.shape[1:]), torch.nan)
-    if x is not None:
-        rows[0] = x
-    data = replace(own, x=rows, y=own.y[:1].expand(_PLACES).clone(), client=None)
-    return replace(client, train=replace(data, split=None, group=None))
+        protection = ExampleLevel(alone if there else empty, releasing)
+        charged = [each.event for each in protection.releases(ask, 0)]
+        part, total = alone.moments.total(ask), protection.sum_examples(ask)
+        return Sent(part[:-1].double(), total[:-1].double(), charged)
 
 
 def _game(
@@ -125,36 +112,18 @@ def _game(
 ) -> None:
     """Play it, and take in what it shows."""
     name = ("centre", "moments")[number]
-    assignment = SealedAssignment.draw(canaries)
-    assignment.seal()
-    there = np.zeros(canaries, bool)
-    there[assignment.included] = True
-    scores, noise, charged, longest = np.empty(canaries), list[Tensor](), set[Event](), 0.0
-    for place, coin in enumerate(there.tolist()):
-        client, x = sender.example(rng)
-        own = sender.part(ask, client, x)
-        answer, event = sender.sent(ask, client, x if coin else None)
-        charged.add(event)
-        length = float(own.norm())
-        scores[place] = float(answer @ own) / max(length, 1e-12)
-        noise.append((answer - own if coin else answer)[:_FIELDS])
-        longest = max(longest, length)
-    found.exact(len(charged) == 1, f"the {name} is charged in several ways")
-    event = next(iter(charged))
+    played = Played.of(canaries, partial(sender.sent, ask, rng), _FIELDS)
+    found.exact(len(played.charged) == 1, f"the {name} is charged in several ways")
+    event = next(iter(played.charged))
     if not isinstance(event, IntegerEvent):
         found.exact(False, f"the {name} is charged as what it is not")
         return
-    found.exact(longest <= event.l2, f"an example adds {longest:.5g} steps, {event.l2:g} charged")
-    _judge(sender, name, torch.cat(noise), event, found)
-    if found.broken:
-        return
-    share, delta = event.own_share(), sender.config.privacy.delta
-    claimed = epsilon([share], delta, Adjacency.ZERO_OUT)
-    claim = Claim(claimed, delta, (event.l2, share.variance**0.5))
-    bounds = all_bounds(scores, assignment.open(scores), claim, 1 - _ERROR, _ERROR)
-    found.game(bounds, claimed, 1 - _ERROR, name)
-    told = f"shift by one example of the {name}, in deviations"
-    found.shift(bounds, told, event.l2 / share.variance**0.5)
+    longest = f"an example adds {played.longest:.5g} steps, {event.l2:g} charged"
+    found.exact(played.longest <= event.l2, longest)
+    _judge(sender, name, played.noise, event, found)
+    if not found.broken:
+        share, delta = event.own_share(), sender.config.privacy.delta
+        played.judge(share, event.l2, share.variance**0.5, delta, name, found)
 
 
 def _judge(sender: _Sender, name: str, noise: Tensor, event: IntegerEvent, found: Findings) -> None:

@@ -3,10 +3,8 @@
 Sums of vectors that stand still show single ones by difference, so sketches of protected runs enter
 sums only as example-level releases: the centre's share, and the sketch. Both are played as a game.
 
-**The game.** A canary is an example in a release of its own, by a client of the run whose other
-places are empty: by its coin it is there, or its place is empty too (zero-out). It is scored by the
-length of what was released along its own contribution, which is 1 at most. All releases are made by
-the run's own clients, each with fresh noise as another client's would be.
+**The game** (`example_game`) is played of both releases by the run's own clients; a canary's
+contribution is 1 at most.
 
 **Noise.** What was released, less the contribution, is held against the normal law that is charged,
 and must lie on the grid that sums are made of: no low bit of a float leaves.
@@ -14,7 +12,7 @@ and must lie on the grid that sums are made of: no low bit of a float leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,9 +21,10 @@ import torch
 from torch import Tensor
 
 from secure_fl.audit.check import Depth
+from secure_fl.audit.checks.example_game import PLACES, Played, Sent, lone
 from secure_fl.audit.checks.noise_law import measured, of_gaussian
-from secure_fl.audit.checks.verdicts import SHARE, Findings
-from secure_fl.audit.game import LEAST_CANARIES, Claim, SealedAssignment, all_bounds
+from secure_fl.audit.checks.verdicts import Findings
+from secure_fl.audit.game import LEAST_CANARIES
 from secure_fl.audit.outcome import Outcome
 from secure_fl.audit.subject import Subject
 from secure_fl.data.dataset import Dataset
@@ -35,8 +34,6 @@ from secure_fl.federation.local.sketches import client_sketch
 from secure_fl.federation.local.workbench import Workbench
 from secure_fl.federation.releases.box import ReleaseBox
 from secure_fl.federation.releases.releasing import Releasing
-from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.claims import Adversary
 from secure_fl.privacy.events import Event, GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release
@@ -45,10 +42,6 @@ from secure_fl.privacy.private_sketch import GRID, PrivateSketch, on_grid
 from secure_fl.training.tasks import embed
 
 _CANARIES = {Depth.MINUTES: LEAST_CANARIES, Depth.HOUR: 5000, Depth.NIGHT: 20_000}
-_PLACES = 4
-"""Examples that a client of the game has, as everybody knows."""
-_ERROR = 5 * SHARE
-"""Of one bound."""
 Kind = Literal["centre", "sketch"]
 
 
@@ -143,11 +136,7 @@ class _Maker:
     ) -> tuple[Tensor, tuple[Release, ...]]:
         """A client's release, as a sum, and what it charges for it."""
         data = _examples(client)
-        rows = torch.full((_PLACES, *x.shape), torch.nan)
-        if there:
-            rows[0] = x
-        own = replace(data, x=rows, y=y.expand(_PLACES).clone(), client=None)
-        own = replace(own, split=None, group=None)
+        own = lone(data, x, y, there=there)
         box = _Box()
         releasing = Releasing(client.id, NoiseSource.fresh(), box)
         sketch = client_sketch(replace(client, train=own, sketched=None), self.bench, releasing)
@@ -157,7 +146,7 @@ class _Maker:
         else:
             charged = sketch.releases(self.sketch)
             sketch.give(self.sketch)
-        return next(iter(box.last.values())).double() * _PLACES, charged
+        return next(iter(box.last.values())).double() * PLACES, charged
 
 
 def _examples(client: ClientData) -> Dataset:
@@ -169,39 +158,29 @@ def _game(
     maker: _Maker, kind: Kind, canaries: int, rng: np.random.Generator, found: Findings
 ) -> None:
     """Play it, and take in what it shows."""
-    assignment = SealedAssignment.draw(canaries)
-    assignment.seal()
-    there = np.zeros(canaries, bool)
-    there[assignment.included] = True
-    scores, noise, charged = np.empty(canaries), list[Tensor](), set[Event]()
-    on_the_grid, longest = True, 0.0
-    for number, coin in enumerate(there.tolist()):
+
+    def sent(there: bool) -> Sent:
         client, x, y = maker.example(rng)
         own = maker.contribution(kind, x, y)
-        total, releases = maker.released(kind, client, x, y, there=coin)
-        charged |= {release.event for release in releases}
-        length = float(own.norm())
-        scores[number] = float(total @ own) / max(length, 1e-12)
-        noise.append(total - own if coin else total)
-        longest = max(longest, length)
+        total, releases = maker.released(kind, client, x, y, there=there)
         steps = total * GRID
-        on_the_grid &= bool((steps - steps.round()).abs().max() < 2.0**-10)
-    found.exact(on_the_grid, f"a {kind} is released off its grid")
-    found.exact(longest <= 1 + 1e-9, f"an example adds {longest:.4g} to a {kind}, and 1 is charged")
-    _judge(maker, kind, torch.cat(noise), charged, found)
-    event = next(iter(charged))
-    if found.broken or not isinstance(event, GaussianEvent):
-        return
-    delta = maker.config.privacy.delta
-    claimed = epsilon([event], delta, Adjacency.ZERO_OUT)
-    claim = Claim(claimed, delta, (event.contributions, event.noise_multiplier))
-    bounds = all_bounds(scores, assignment.open(scores), claim, 1 - _ERROR, _ERROR)
-    found.game(bounds, claimed, 1 - _ERROR, kind)
-    name = f"shift by one example of a {kind}, in deviations"
-    found.shift(bounds, name, event.contributions / event.noise_multiplier)
+        on_the_grid = bool((steps - steps.round()).abs().max() < 2.0**-10)
+        found.exact(on_the_grid, f"a {kind} is released off its grid")
+        return Sent(own, total, [release.event for release in releases])
+
+    played = Played.of(canaries, sent)
+    longest = f"an example adds {played.longest:.4g} to a {kind}, and 1 is charged"
+    found.exact(played.longest <= 1 + 1e-9, longest)
+    _judge(maker, kind, played.noise, played.charged, found)
+    event = next(iter(played.charged))
+    if not found.broken and isinstance(event, GaussianEvent):
+        moved, deviation = event.contributions, event.noise_multiplier
+        played.judge(event, moved, deviation, maker.config.privacy.delta, kind, found)
 
 
-def _judge(maker: _Maker, kind: Kind, noise: Tensor, charged: set[Event], found: Findings) -> None:
+def _judge(
+    maker: _Maker, kind: Kind, noise: Tensor, charged: Collection[Event], found: Findings
+) -> None:
     """The law of the noise, and that one mechanism is charged: the one in the ledger."""
     found.exact(len(charged) == 1, f"a {kind} is charged in several ways, or not at all")
     for event in charged:
@@ -214,7 +193,7 @@ def _judge(maker: _Maker, kind: Kind, noise: Tensor, charged: set[Event], found:
     if maker.ledger is not None and maker.config.noises_sketches:
         kept = PrivacyLedger.load(maker.ledger).releases
         own = {each.event for each in kept if each.phase == kind}
-        found.exact(own <= charged, f"the ledger charges another {kind} than is released")
+        found.exact(own <= set(charged), f"the ledger charges another {kind} than is released")
 
 
 SKETCH_NOISE = SketchNoise()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line listens, and has no torch until it needs it
-    from secure_fl.audit.check import Fault
     from secure_fl.audit.outcome import Outcome
+    from secure_fl.audit.suite.cases import Case, Trial
     from secure_fl.audit.suite.planning import Plan
     from secure_fl.audit.suite.self_test import FaultRow
 
@@ -29,16 +29,19 @@ class Listener:
 
 
 class SelfTestListener:
-    """Hooks into a self-test."""
+    """Hooks into a self-test. A case is a check on a small run, with a fault in it or without."""
 
-    def on_plan(self, faults: Sequence[Fault]) -> None:
-        """What will be planted."""
+    def on_plan(self, cases: Sequence[Case], seeds: int, left: float) -> None:
+        """What is tried, each at so many seeds; `left`: processor seconds for what is not kept."""
 
-    def on_begin(self, fault: str) -> None:
-        """A fault's process begins."""
+    def on_begin(self, case: Case) -> None:
+        """A case begins, or goes on."""
 
-    def on_progress(self, fault: str, share: float) -> None:
-        """So much of a fault's seeds is done."""
+    def on_trial(self, case: Case, trial: Trial, left: float) -> None:
+        """A case was tried at a seed, and that is kept; `left`: processor seconds for the rest."""
+
+    def on_end(self, case: Case) -> None:
+        """A case is done, or its process has died."""
 
     def on_row(self, row: FaultRow) -> None:
-        """A fault is done."""
+        """A fault is done, and the run without it too."""

@@ -239,7 +239,7 @@ class _Audit(AbstractContextManager["_Audit"]):
         for answer in answered(
             tasks,
             jobs,
-            lambda number, share: told.on_progress(ready[number].check.name, share),
+            lambda number, share: told.on_progress(ready[number].check.name, float(share)),
             lambda number: told.on_begin(ready[number].check.name),
         ):
             check = ready[answer.number].check

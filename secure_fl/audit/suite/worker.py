@@ -2,25 +2,29 @@
 reaches no other; one that is killed takes nothing but its own outcome along.
 
 **Guarantee**: every job is answered once; a process that dies answers with nothing, and a new one
-goes on with the rest. None outlives who started it.
+goes on with the rest. None outlives who started it. A fault is planted in a fork of its process,
+which has run nothing and ends with that fault.
 **Assumes**: checks and faults are module attributes, which a process imports by their addresses.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from secure_fl.audit.check import Depth
 from secure_fl.audit.subject import Subject
 from secure_fl.audit.suite.catalogue import check_at, faults_at
 from secure_fl.audit.suite.document import encoded
-from secure_fl.audit.suite.planting import Trial, try_fault
+from secure_fl.audit.suite.planting import Planting
 from secure_fl.audit.suite.trying import tried
-from secure_fl.engines.pipes import Ask, Remote, wait_for
+from secure_fl.engines.pipes import Ask, Remote, end_with_starter, wait_for
 from secure_fl.errors import AuditError
 from secure_fl.federation.parties.party import Message, Party
 
@@ -33,7 +37,8 @@ class Answer(NamedTuple):
 
     Attributes:
         number: the job's, in the order in which they were given.
-        data: a record as JSON; None where the process has died.
+        data: a record as JSON, nothing of a fault, whose trials were told; None where the process
+            has died.
         status: how that ended: its exit status, or minus a signal.
     """
 
@@ -45,8 +50,9 @@ class Answer(NamedTuple):
 class Tester(Party):
     """The party of a process: each message is a job, and is answered by a record.
 
-    A job is either a check (`path` of a run or a configuration, `depth`, `seed`), or a fault
-    (its `number`, `seeds`, addresses of `checks`), at an `address`.
+    A job is either a check (`path` of a run or a configuration, `depth`, `seed`), or a fault (its
+    `number`, whether it is `planted`, `seeds`, addresses of `checks`), at an `address`. Of a check
+    its share of work done is told, and of a fault every trial.
     """
 
     name, over, due = _NAME, False, None
@@ -71,11 +77,30 @@ class Tester(Party):
         return encoded(tried(check, self._subjects[path], depth, job["seed"], self._progress))
 
     def _fault(self, job: Mapping[str, Any]) -> bytes:
-        fault, trials = faults_at(job["address"])[job["number"]], list[Trial]()
-        for number, seed in enumerate(job["seeds"]):
-            trials.append(try_fault(fault, seed, job["checks"]))
-            self._progress((number + 1) / len(job["seeds"]))
-        return b"[" + b",".join(map(encoded, trials)) + b"]"
+        """In a fork of this process, which has the modules and has run nothing; ends as it ends."""
+        planting = Planting.of(faults_at(job["address"])[job["number"]], job["checks"])
+        child = os.fork()
+        if not child:
+            self._in_fork(planting, job)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            os.kill(os.getpid(), -code)
+        if code:
+            os._exit(code)
+        return b""
+
+    def _in_fork(self, planting: Planting, job: Mapping[str, Any]) -> NoReturn:
+        status = 1
+        try:
+            threading.Thread(target=end_with_starter, daemon=True).start()
+            for seed in job["seeds"]:
+                self._ask(encoded(planting.trial(seed, planted=job["planted"])))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
 
     def _progress(self, share: float) -> None:
         self._ask(f"{share:.4f}".encode())
@@ -89,7 +114,7 @@ def make(_: bytes, ask: Ask) -> Sequence[Party]:
 class _Desk:
     """A process, the number of the job that it is at, and whether it has had one."""
 
-    def __init__(self, told: Callable[[int, float], None]) -> None:
+    def __init__(self, told: Callable[[int, bytes], None]) -> None:
         self.number: int | None = None
         self.used = False
         self._told = told
@@ -114,24 +139,21 @@ class _Desk:
 
     def _asked(self, data: memoryview) -> bytes:
         if self.number is not None:
-            self._told(self.number, float(bytes(data)))
+            self._told(self.number, bytes(data))
         return b""
 
 
 def answered(
     jobs: Sequence[Mapping[str, object]],
     workers: int,
-    told: Callable[[int, float], None],
+    told: Callable[[int, bytes], None],
     began: Callable[[int], None],
-    *,
-    fresh: bool = False,
 ) -> Iterator[Answer]:
     """Answers to jobs as they come, so many at a time.
 
     Args:
-        told: is told a job's number and which share of it is done.
+        told: is told a job's number and what its process says of it while it works.
         began: is told a job's number when it begins.
-        fresh: whether every job gets a process of its own.
 
     Raises:
         AuditError: processes do not start.
@@ -145,7 +167,7 @@ def answered(
             yield from desk.collect()
             if ready.alive and ready.busy:
                 continue
-            if ready.alive and waiting and not (fresh and desk.used):
+            if ready.alive and waiting:
                 number, job = waiting.popleft()
                 began(number)
                 desk.give(number, job)
