@@ -23,6 +23,7 @@ from bench.private_encoders_sets import CLIENTS, split
 from secure_fl.coins import Coins
 from secure_fl.data.views import own_views
 from secure_fl.federation.factory.moment_prior import synthetic_moments
+from secure_fl.federation.policy.installed import code_digest
 from secure_fl.models import whitening as exact
 from secure_fl.models.view_features import ViewFeatures
 from secure_fl.models.whitening import fisher, whitening
@@ -38,7 +39,6 @@ BANK = 4000
 """Training examples that probes and neighbours read."""
 SURVIVORS = 12
 """Fewest clients of the sixteen whose sum is opened; one of them may collude."""
-KEPT = Path(tempfile.gettempdir()) / "secure-fl-private-encoders"
 _SHARES = Shares(CLIENTS, SURVIVORS, 1)
 _BATCH = 256
 
@@ -110,7 +110,7 @@ def measured(name: str, seed: int) -> Measured:
 
     The centre is that of ε = 1 under the secure sum, also where the moments carry less noise.
     """
-    place = KEPT / f"{name.replace(' ', '-')}-{seed}.pt"
+    place = _place(f"{name}-{seed}")
     if place.exists():
         return Measured(**torch.load(place, weights_only=True))
     drawn, began = split(name, seed), time.process_time()
@@ -128,7 +128,7 @@ def measured(name: str, seed: int) -> Measured:
             for part in (rows[:BANK], features(drawn.test.x))
         )
     found = Measured(bank, test, within, between, len(x), seconds)
-    KEPT.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     torch.save(vars(found), place)
     return found
 
@@ -161,9 +161,15 @@ def _views(name: str, seed: int, features: ViewFeatures) -> Iterator[Tensor]:
         yield features(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])
 
 
+def _place(name: str) -> Path:
+    """Of a file; what other source made is not taken up."""
+    folder = f"secure-fl-private-encoders-{code_digest()[:12]}"
+    return Path(tempfile.gettempdir()) / folder / f"{name.replace(' ', '-')}.pt"
+
+
 def prior(name: str) -> Tensor:
     """The synthetic examples' W; the same for all splits of a set, and kept on disk too."""
-    place = KEPT / f"{name.replace(' ', '-')}-prior.pt"
+    place = _place(f"{name}-prior")
     if place.exists():
         kept: Tensor = torch.load(place, weights_only=True)
         return kept
@@ -171,7 +177,7 @@ def prior(name: str) -> Tensor:
     made = synthetic_moments(
         drawn.shape, ViewFeatures(drawn.shape, FEATURES), drawn.augment, bare()
     )
-    KEPT.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     torch.save(made, place)
     return made
 

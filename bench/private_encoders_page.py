@@ -13,6 +13,7 @@ from bench.pages import line
 from bench.private_encoders_cells import (
     BYTES_CSV,
     CSV,
+    DEFAULT_VIEWS,
     ENCODERS,
     FEDERATION,
     FISHER_PRIOR,
@@ -158,6 +159,7 @@ def _gain(
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     **{f"encoders:{data}": partial(encoders, data) for data in IMAGES},
     **{f"encoders:{data.split()[0]}": partial(encoders, data) for data in OTHERS},
+    "encoders:default-views": partial(encoders, DEFAULT_VIEWS),
     "encoders:fresh": fresh,
     "encoders:added": added,
     "encoders:where": where,

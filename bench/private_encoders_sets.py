@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.harness import ROOT
+from bench.private_encoders_cells import DEFAULT_VIEWS
 from secure_fl.config import DataConfig, SourceConfig
 from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, SeriesViews, TableViews
 from secure_fl.data.dataset import Dataset
@@ -22,6 +23,7 @@ from secure_fl.seeds import derive_seed
 
 CLIENTS, GROUPS, CONCENTRATION = 16, 4, 0.1
 """Image clients are turned by their number modulo four, in quarters; each test image by chance."""
+_VIEWS = GlyphViews(crop_scale=(0.6, 1.0), turn=180.0)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Split:
 
 @lru_cache(maxsize=1)
 def split(name: str, seed: int) -> Split:
-    """The examples of a set, dealt out and turned by a seed."""
-    return SETS[name](derive_seed(seed, "private-encoders", name))
+    """The examples of a set, dealt out and turned by a seed; the same with any views."""
+    return SETS[name](derive_seed(seed, "private-encoders", name.partition(",")[0]))
 
 
-def _images(source: str, examples: int, tested: int) -> Callable[[int], Split]:
+def _images(
+    source: str, examples: int, tested: int, views: KeyedAugmentation = _VIEWS
+) -> Callable[[int], Split]:
     def draw(seed: int) -> Split:
         whole, apart = load_source(SourceConfig(name=source), DataConfig(), 0)
         generator = torch.Generator().manual_seed(seed)
@@ -61,7 +65,6 @@ def _images(source: str, examples: int, tested: int) -> Callable[[int], Split]:
         test = test.take(torch.randperm(len(test), generator=generator)[:tested])
         own = equal_shares(train.y, train.classes, np.random.default_rng(seed))
         by_chance = torch.randint(0, GROUPS, (len(test),), generator=generator)
-        views = GlyphViews(crop_scale=(0.6, 1.0), turn=180.0)
         return Split(_turned(train, own % GROUPS), _turned(test, by_chance), views, own)
 
     return draw
@@ -123,6 +126,7 @@ def _data(x: Tensor, y: Tensor, classes: int) -> Dataset:
 SETS: dict[str, Callable[[int], Split]] = {
     "Fashion-MNIST": _images("fashion_mnist", 10_000, 3000),
     "MNIST-5k": _images("mnist5k", 4000, 1000),
+    DEFAULT_VIEWS: _images("fashion_mnist", 10_000, 3000, GlyphViews()),
     "digits as columns": _columns,
     "series": _series,
 }
