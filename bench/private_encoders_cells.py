@@ -9,7 +9,7 @@ from bench.private_accuracy_cells import ALIGN, GROUPS
 
 CSV, BYTES_CSV = "private_encoders.csv", "private_encoders_bytes.csv"
 IMAGES = ("Fashion-MNIST", "MNIST-5k")
-DEFAULT_VIEWS = "Fashion-MNIST, default views"
+UPRIGHT_VIEWS = "Fashion-MNIST, upright views"
 OTHERS = ("digits as columns", "series")
 SETS_SHOWN = (*IMAGES, *OTHERS)
 TRAINED = (ALIGN, GROUPS)
@@ -65,7 +65,7 @@ def cells(seeds: int) -> Iterator[Cell]:
         others += _ways([FISHER_PRIOR], ("8", "2", "1"), placed)
     yield from _part(IMAGES, [*_ways([FISHER_PRIOR], ("1",)), *others], every)
     yield from _part(IMAGES[:1], [*main[:2], *_ways((RANDOM, PUBLIC), ("inf",), "")], FRESH)
-    yield from _part((DEFAULT_VIEWS,), [*main, *_ways((PUBLIC,), ("inf",), "")], every)
+    yield from _part((UPRIGHT_VIEWS,), [*main, *_ways((PUBLIC,), ("inf",), "")], every)
     yield from _part(OTHERS, [*main, *free], every)
     yield from _part(IMAGES, _ways([FEDERATION], ("8",)), range(1))
     for epsilon in ("8", "2", "inf"):

@@ -13,7 +13,6 @@ from bench.pages import line
 from bench.private_encoders_cells import (
     BYTES_CSV,
     CSV,
-    DEFAULT_VIEWS,
     ENCODERS,
     FEDERATION,
     FISHER_PRIOR,
@@ -24,6 +23,7 @@ from bench.private_encoders_cells import (
     PUBLIC,
     RANDOM,
     SETS_SHOWN,
+    UPRIGHT_VIEWS,
 )
 
 Record = dict[str, str]
@@ -159,7 +159,7 @@ def _gain(
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     **{f"encoders:{data}": partial(encoders, data) for data in IMAGES},
     **{f"encoders:{data.split()[0]}": partial(encoders, data) for data in OTHERS},
-    "encoders:default-views": partial(encoders, DEFAULT_VIEWS),
+    "encoders:upright-views": partial(encoders, UPRIGHT_VIEWS),
     "encoders:fresh": fresh,
     "encoders:added": added,
     "encoders:where": where,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.harness import ROOT
-from bench.private_encoders_cells import DEFAULT_VIEWS
+from bench.private_encoders_cells import UPRIGHT_VIEWS
 from secure_fl.config import DataConfig, SourceConfig
 from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, SeriesViews, TableViews
 from secure_fl.data.dataset import Dataset
@@ -126,7 +126,7 @@ def _data(x: Tensor, y: Tensor, classes: int) -> Dataset:
 SETS: dict[str, Callable[[int], Split]] = {
     "Fashion-MNIST": _images("fashion_mnist", 10_000, 3000),
     "MNIST-5k": _images("mnist5k", 4000, 1000),
-    DEFAULT_VIEWS: _images("fashion_mnist", 10_000, 3000, GlyphViews()),
+    UPRIGHT_VIEWS: _images("fashion_mnist", 10_000, 3000, GlyphViews()),
     "digits as columns": _columns,
     "series": _series,
 }

@@ -18,6 +18,7 @@ from secure_fl.audit.subject import Subject
 from secure_fl.config import FederationConfig, ModelConfig, PretrainConfig, PrivacyConfig
 from secure_fl.config.method import for_training
 from secure_fl.config_file import dump_config, load_config
+from secure_fl.data import GlyphViews
 from secure_fl.errors import ConfigError
 from secure_fl.models.view_features import WhitenedEncoder
 
@@ -83,6 +84,23 @@ def test_what_training_does_not_need_leaves_view_moments() -> None:
         config = resolved(kept)
         assert config.pretrain.method == "view_moments", kept
     assert FederationConfig(**PRIVATE, model=ModelConfig(features=64)).model.features == 64
+
+
+@pytest.mark.parametrize(
+    ("tables", "crop", "turn"),
+    [
+        ({"privacy": {"unit": "example"}}, (0.6, 1.0), 0.0),
+        ({"privacy": {"unit": "example"}, "partition": {"kind": "rotation"}}, (0.6, 1.0), 180.0),
+        ({"privacy": {"unit": "example"}, "views": {"turn": 15.0}}, (0.6, 1.0), 15.0),
+        ({"partition": {"kind": "rotation"}}, (0.4, 1.0), 0.0),
+    ],
+)
+def test_views_of_view_moments_turn_as_clients_do(
+    tables: dict[str, Any], crop: tuple[float, float], turn: float
+) -> None:
+    kind = {"partition": {"kind": "iid"}} | tables
+    federation = Federation(FederationConfig(**kind), data=make_images(240))
+    assert federation.factory.augment == GlyphViews(crop_scale=crop, turn=turn)
 
 
 def test_noise_of_training_is_refused_where_nothing_is_trained() -> None:

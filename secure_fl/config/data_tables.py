@@ -174,13 +174,15 @@ class ViewsConfig(Section):
     table (columns replaced)
     """
     crop_scale: tuple[float, float] | None = None
-    """area kept by the random crop; photo 0.08-1, glyph 0.4-1"""
+    """area kept by the random crop; photo 0.08-1, glyph 0.4-1, either for view moments 0.6-1"""
     flip: float | None = Field(None, ge=0, le=1)
     """probability of a horizontal flip; photo 0.5, glyph 0"""
     colour_jitter: float | None = Field(None, ge=0, le=1)
     """strength of colour (glyph: brightness and contrast) jitter; 0.8 and 0.4"""
-    turn: float = Field(0.0, ge=0, le=180)
-    """images: degrees turned by at most, either way; 180 where turned images mean the same"""
+    turn: float | None = Field(None, ge=0, le=180)
+    """images: degrees turned by at most, either way; 180 where turned images mean the same, which
+    is the default for view moments where partition.kind = rotation; 0 otherwise
+    """
     noise: float = Field(0.1, ge=0)
     """series and tables: deviation of added noise; a series, or a table's column, has deviation 1
     under data.scale = auto

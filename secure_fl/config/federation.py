@@ -88,6 +88,18 @@ class FederationConfig(Section):
         sketches = pools.start == "sketch" and pools.sketch_of == "encoder"
         return pools.enabled and (sketches or pools.encoder == "frozen")
 
+    @property
+    def own_views(self) -> ViewsConfig:
+        """How views are made, with what is left open as the run's encoder is best made
+        (docs/private-accuracy.md): the partition says whether clients' images are turned.
+        """
+        if not self.pretrain.sums_moments:
+            return self.views
+        turn = 180.0 if self.partition.kind == "rotation" else 0.0
+        best = {"crop_scale": (0.6, 1.0), "turn": turn}
+        left = {name: value for name, value in best.items() if getattr(self.views, name) is None}
+        return self.views.model_copy(update=left)
+
     @model_validator(mode="before")
     @classmethod
     def _private_defaults(cls, tables: Any) -> Any:

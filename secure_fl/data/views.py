@@ -59,9 +59,9 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
         "crop_scale": config.crop_scale,
         "flip": config.flip,
         "jitter": config.colour_jitter,
+        "turn": config.turn,
     }
-    chosen = {name: value for name, value in asked.items() if value is not None}
-    return replace(made, turn=config.turn, **chosen)
+    return replace(made, **{name: value for name, value in asked.items() if value is not None})
 
 
 def check_range(data: Dataset) -> None:

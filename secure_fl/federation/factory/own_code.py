@@ -56,7 +56,7 @@ def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ..
     double precision too where the prior of view moments is made of such.
     """
     if augment is None:
-        return build_views(config.views, shape)
+        return build_views(config.own_views, shape)
     remedy = "pass a function of a batch [N, *shape], or an object with `changed(x, draws)`"
     if isinstance(augment, type):
         remedy = f"pass {augment.__name__}(...), an instance"
