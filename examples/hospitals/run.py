@@ -23,8 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 import evidence
-from data import CLINICS, clinics, fetch
 from outcome import embedded, ledgers, table
+from recordings import CLINICS, clinics, fetch
 from stage import Stage, StageError, free_ports, say
 
 CONFIG = Path(__file__).with_name("config.toml")

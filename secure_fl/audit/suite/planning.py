@@ -118,12 +118,13 @@ def known(only: Sequence[str], names: Sequence[str], field: str) -> None:
 
 
 def _planned(address: str, check: Check, subject: Subject, depth: Depth) -> Planned | Refused:
+    alone = subject.party and check.name not in _OF_A_RECORD
     try:
-        why = check.refused(subject)
-        if why:
+        if why := check.refused(subject):
             return Refused(check.name, check.tried, why)
-        if subject.party and check.name not in _OF_A_RECORD:
-            return Planned(address, check, 0.0, _ALONE)
-        return Planned(address, check, check.estimate(subject, depth))
+        if not alone:
+            return Planned(address, check, check.estimate(subject, depth))
     except Exception as error:
-        return Planned(address, check, 0.0, said_of(error))
+        if not alone:
+            return Planned(address, check, 0.0, said_of(error))
+    return Planned(address, check, 0.0, _ALONE)

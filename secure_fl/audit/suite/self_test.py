@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from secure_fl import __version__
+from secure_fl.audit.check import Fault
 from secure_fl.audit.suite.cases import Case, Kept, Trial, cases_of
 from secure_fl.audit.suite.catalogue import check_addresses, fault_addresses, faults_at
 from secure_fl.audit.suite.listening import SelfTestListener
@@ -107,10 +108,7 @@ def self_test(
     """
     check_seed(min(seeds, default=0))
     check_seed(max(seeds, default=0))
-    where = fault_addresses() if addresses is None else addresses
-    found = [(each, at, fault) for each in where for at, fault in enumerate(faults_at(each))]
-    known(only, [fault.name for _, _, fault in found], "--only")
-    chosen = [each for each in found if not only or each[2].name in only]
+    chosen = _chosen(only, fault_addresses() if addresses is None else addresses)
     given = list(checks or check_addresses())
     with ExitStack() as holding:
         folder = None if out is None else _place(path_of(out, "out"))
@@ -123,6 +121,13 @@ def self_test(
     rows = {(row.fault, row.check): row for row in running.rows.values()}
     order = [rows[fault.name, fault.check] for _, _, fault in chosen]
     return SelfTest(__version__, kept.code, tuple(order))
+
+
+def _chosen(only: Sequence[str], addresses: Sequence[str]) -> list[tuple[str, int, Fault]]:
+    """Faults of these names, each with where it is. Raises AuditError: a name is none's."""
+    found = [(each, at, fault) for each in addresses for at, fault in enumerate(faults_at(each))]
+    known(only, [fault.name for _, _, fault in found], "--only")
+    return [each for each in found if not only or each[2].name in only]
 
 
 def _place(folder: Path) -> Path:

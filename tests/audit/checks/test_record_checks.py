@@ -20,7 +20,7 @@ from secure_fl.audit.outcome import Outcome
 from secure_fl.audit.planted import account, record
 from secure_fl.audit.planted.record import small
 from secure_fl.audit.subject import Subject
-from secure_fl.audit.suite.planting import try_fault
+from secure_fl.audit.suite.planting import Planting
 from secure_fl.config import FederationConfig
 from secure_fl.errors import AuditError
 from secure_fl.federation.run_folder.folder import RunFolder
@@ -153,8 +153,9 @@ QUICK = [fault for fault in account.FAULTS if not fault.finished]
 
 @pytest.mark.parametrize("fault", QUICK, ids=[fault.name for fault in QUICK])
 def test_a_planted_accountant_shows(fault: Fault) -> None:
-    trial = try_fault(fault, 0)
-    assert (trial.honest.verdict, trial.planted.verdict) == ("held", "broken")
+    planting = Planting.of(fault)
+    said = [planting.trial(0, planted=planted).verdict for planted in (False, True)]
+    assert said == ["held", "broken"]
 
 
 def test_what_does_not_apply_is_said(folder: Path) -> None:

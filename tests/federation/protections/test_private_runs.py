@@ -106,7 +106,7 @@ def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
     expected = {
         release.key for release in PrivacyLedger.load(tmp_path / "whole" / "ledger.json").releases
     }
-    for stop in range(1, len(whole.records), 2):
+    for stop in range(1, len(whole.records), 3):
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
             Federation(
