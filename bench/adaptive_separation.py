@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from bench.harness import ROOT, append_row, command_line, provenance, read_rows
-from bench.pages import fill, line, spread
+from bench.pages import fill, sheet, spread
 from secure_fl import Federation, FederationConfig
 from secure_fl.objectives.adaptive import separation_factor
 
@@ -76,7 +76,7 @@ def table() -> str:
                 lines.append([f"{alpha:g}", rule, *figures, _above(by_run, own), str(len(own))])
     head = ["Dirichlet α", "weights", "probe", "kNN", "difference", "factor"]
     head += ["probe above fixed", "seeds"]
-    return "\n".join(map(line, [head, ["---"] * len(head), *lines]))
+    return sheet(head, lines)
 
 
 def _above(by_run: dict[tuple[float, str, str], dict[str, str]], own: list[dict[str, str]]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.harness import RESULTS, ROOT, append_row, provenance, read_rows
-from bench.pages import fill, line
+from bench.pages import fill, sheet
 from secure_fl.audit.suite.cases import CaseFile
 from secure_fl.audit.suite.catalogue import checks, faults
 from secure_fl.audit.suite.document import read_record
@@ -66,20 +66,19 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     tried at a seed.
     """
     planted = Counter(fault.check for fault in faults())
-    lines = [line(COLUMNS), line(["---"] * len(COLUMNS))]
     names = [each.name for each in checks()]
-    lines += [_line(name, planted[name], [r for r in rows if r["check"] == name]) for name in names]
+    lines = [_line(name, planted[name], [r for r in rows if r["check"] == name]) for name in names]
     lines.append(_line("all", planted.total(), rows))
     commits = ", ".join(f"`{each}`" for each in _all(rows, "commit"))
     machines = "; ".join(_all(rows, "machine"))
-    return "\n".join([*lines, "", f"Commits {commits}; {machines}."])
+    return f"{sheet(COLUMNS, lines)}\n\nCommits {commits}; {machines}."
 
 
-def _line(name: str, faults_: int, rows: Sequence[dict[str, str]]) -> str:
+def _line(name: str, faults_: int, rows: Sequence[dict[str, str]]) -> list[str]:
     bad, good = ([r for r in rows if bool(r["fault"]) is planted] for planted in (True, False))
     caught, passed = _share(bad, "broken"), _share(good, "held")
     cells = [name, faults_, len(bad), caught, len(good), passed]
-    return line([*map(str, cells), str(_sum(good, "broken"))])
+    return [*map(str, cells), str(_sum(good, "broken"))]
 
 
 def _share(rows: Sequence[dict[str, str]], column: str) -> str:

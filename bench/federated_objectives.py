@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from bench.federated_objectives_page import CSV, RANDOM, Cell, cells
-from bench.harness import append_row, command_line, provenance, read_rows
+from bench.harness import command_line, measure_missing
+from bench.judging import judged
 from bench.private_accuracy_cells import METHODS
 from bench.private_accuracy_page import write_page
 from secure_fl.config import DataConfig, ModelConfig, SourceConfig
@@ -34,7 +35,6 @@ from secure_fl.models.build import build_encoder
 from secure_fl.run import Federation
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
-from secure_fl.training.probes import few_labels, linear_probe, weighted_knn
 from secure_fl.training.tasks import embed
 
 ROUNDS = 10
@@ -55,16 +55,7 @@ def measure(cell: Cell) -> dict[str, object]:
     began = time.process_time()
     h, g = _embedded(cell, train, test)
     seconds = round(time.process_time() - began, 1)
-    mean, scale = h.mean(0), h.std(0) + 1e-6
-    probe, neighbours = few_labels(h, train.y, g, test.y, classes=10, seed=cell.seed)
-    standard = ((h - mean) / scale, train.y, (g - mean) / scale, test.y)
-    values = {
-        "probe": linear_probe(*standard, classes=10, epochs=40, seed=cell.seed),
-        "knn": weighted_knn(h - mean, train.y, g - mean, test.y, k=20),
-        "p5": probe,
-        "k5": neighbours,
-    }
-    scores = {name: round(value, 4) for name, value in values.items()}
+    scores = judged(h, train.y, g, test.y, classes=10, seed=cell.seed, epochs=40)
     return {**vars(cell), **scores, "cpu_seconds": seconds}
 
 
@@ -105,14 +96,7 @@ def _given(train: Dataset, test: Dataset) -> Dataset:
 
 def run(seeds: int) -> Iterator[dict[str, object]]:
     """Measure what has no row yet."""
-    where = provenance()
-    names = list(Cell.__dataclass_fields__)
-    done = {tuple(row[name] for name in names) for row in read_rows(CSV)}
-    for cell in cells(seeds):
-        if cell.key not in done:
-            row = measure(cell)
-            append_row(CSV, row, where)
-            yield row
+    return measure_missing(CSV, Cell, cells(seeds), measure)
 
 
 def main() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 from bench.harness import RESULTS, read_rows
-from bench.pages import line
+from bench.pages import sheet
 from bench.private_encoders_page import interval
 
 CSV = "federated_objectives.csv"
@@ -29,11 +29,6 @@ class Cell:
     alpha: float
     clients: int
     seed: int
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """As its columns stand in the CSV."""
-        return tuple(str(value) for value in astuple(self))
 
 
 def cells(seeds: int) -> Iterator[Cell]:
@@ -59,7 +54,7 @@ def table(folder: Path = RESULTS) -> str:
         lines += _over_all(data, [row for row in rows if row["data"] == data])
     head = ["data", "clients", "Dirichlet α", "loss", *MEASURES]
     head += ["SSD above it, points of p5", "seeds"]
-    return "\n".join(map(line, [head, ["---"] * len(head), *lines]))
+    return sheet(head, lines)
 
 
 def _compared(at: list[str], rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:

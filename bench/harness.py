@@ -7,15 +7,18 @@ import csv
 import datetime
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from secure_fl.finished.summary import versions
 from secure_fl_kernels.processor import processor
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
+Cell = TypeVar("Cell")
 
 
 def provenance(packages: Iterable[str] = ()) -> dict[str, str]:
@@ -73,6 +76,33 @@ def append_row(
         if new:
             writer.writeheader()
         writer.writerow(full)
+
+
+def measure_missing(
+    name: str,
+    kind: type[Cell],
+    cells: Iterable[Cell],
+    measure: Callable[[Cell], dict[str, object]],
+    packages: Iterable[str] = (),
+) -> Iterator[dict[str, object]]:
+    """Measure the cells that have no row yet, in order, and add each row as it is measured.
+
+    Args:
+        name: of the file.
+        kind: of the cells, a dataclass whose fields are columns of the file.
+        cells: what should have a row.
+        measure: the whole row of a cell.
+        packages: as of `provenance`.
+    """
+    where, names = provenance(packages), [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    done = {tuple(row[each] for each in names) for row in read_rows(name)}
+    for cell in cells:
+        key = tuple(str(getattr(cell, each)) for each in names)
+        if key not in done:
+            done.add(key)
+            row = measure(cell)
+            append_row(name, row, where)
+            yield row
 
 
 def _columns(path: Path) -> list[str]:

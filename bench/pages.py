@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -27,6 +27,20 @@ def fill(page: Path, table: Callable[[str], str]) -> Path:
 def line(cells: Sequence[str]) -> str:
     """One row of a table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def sheet(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A whole table."""
+    return "\n".join(map(line, [head, ["---"] * len(head), *rows]))
+
+
+def whereabouts(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """A line for each day, machine, set of versions and commit that rows were measured with."""
+    found = (
+        f"- {row['date']}, {row['machine']}; {row['versions']}; commit {row['commit']}."
+        for row in rows
+    )
+    return list(dict.fromkeys(found))
 
 
 def spread(values: Sequence[float]) -> str:

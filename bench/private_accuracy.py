@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.harness import append_row, command_line, provenance, read_rows
+from bench.harness import command_line, measure_missing
 from bench.private_accuracy_cells import (
     CSV,
     DATA,
@@ -307,14 +307,7 @@ def judge(model: Any, train: Dataset, test: Dataset, seed: int) -> dict[str, obj
 
 def run(cells: Iterable[Cell]) -> Iterator[dict[str, object]]:
     """Measure the cells that have no row yet, in order."""
-    where, names = provenance(["dp-accounting", "opacus"]), [field.name for field in fields(Cell)]
-    done = {tuple(row[name] for name in names) for row in read_rows(CSV)}
-    for cell in cells:
-        if cell.key not in done:
-            done.add(cell.key)
-            row = measure(cell)
-            append_row(CSV, row, where)
-            yield row
+    return measure_missing(CSV, Cell, cells, measure, ["dp-accounting", "opacus"])
 
 
 def main() -> None:

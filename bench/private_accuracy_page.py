@@ -10,7 +10,7 @@ from statistics import fmean, median, stdev
 
 from bench.federated_objectives_page import table as skews
 from bench.harness import RESULTS, ROOT, read_rows
-from bench.pages import fill, line
+from bench.pages import fill, line, whereabouts
 from bench.private_accuracy_cells import (
     ALIGN,
     BATCH,
@@ -254,14 +254,7 @@ def where(rows: Sequence[Record]) -> str:
                 f"- A {what} took {low:.0f} to {high:.0f} processor seconds (median {middle:.0f}) "
                 "on one core that was not idle."
             )
-    lines += [
-        f"- {row}"
-        for row in dict.fromkeys(
-            f"{row['date']}, {row['machine']}; {row['versions']}; commit {row['commit']}."
-            for row in rows
-        )
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *whereabouts(rows)])
 
 
 def _is_usual(row: Record) -> bool:

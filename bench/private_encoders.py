@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.harness import append_row, command_line, provenance, read_rows
+from bench.harness import append_row, command_line, measure_missing, provenance, read_rows
+from bench.judging import judged
 from bench.private_accuracy_page import write_page
 from bench.private_encoders_cells import (
     BYTES_CSV,
@@ -43,7 +44,6 @@ from secure_fl.config import ModelConfig
 from secure_fl.models.build import build_encoder
 from secure_fl.models.scattering import Scattering
 from secure_fl.seeds import derive_seed
-from secure_fl.training.probes import few_labels, linear_probe, weighted_knn
 
 
 def embedded(cell: Cell) -> tuple[Tensor, Tensor]:
@@ -105,17 +105,9 @@ def measure(cell: Cell) -> dict[str, object]:
     bank, test = embedded(cell)
     seconds, drawn = time.process_time() - began, split(cell.data, cell.seed)
     y, classes = drawn.train.y[:BANK], drawn.train.classes
-    judged = (bank, y, test, drawn.test.y)
-    probe, neighbours = few_labels(*judged, classes=classes, seed=cell.seed)
-    mean, scale = bank.mean(0), bank.std(0) + 1e-6
-    standard = ((bank - mean) / scale, y, (test - mean) / scale, drawn.test.y)
-    around = (bank - mean, y, test - mean, drawn.test.y)
     return {
         **vars(cell),
-        "probe": round(linear_probe(*standard, classes=classes, epochs=20, seed=cell.seed), 4),
-        "knn": round(weighted_knn(*around, k=20), 4),
-        "p5": round(probe, 4),
-        "k5": round(neighbours, 4),
+        **judged(bank, y, test, drawn.test.y, classes=classes, seed=cell.seed, epochs=20),
         "head_seconds": round(seconds, 1),
         "sum_seconds": _summed(cell),
     }
@@ -128,14 +120,8 @@ def _summed(cell: Cell) -> object:
 
 def run(seeds: int, only: Sequence[str] | None = None) -> Iterator[dict[str, object]]:
     """Measure the cells that have no row yet, in order; of the encoders named, if any is."""
-    where, names = provenance(["dp-accounting", "opacus"]), list(Cell.__dataclass_fields__)
-    done = {tuple(row[name] for name in names) for row in read_rows(CSV)}
-    for cell in cells(seeds):
-        wanted = only is None or cell.encoder in only
-        if wanted and tuple(str(value) for value in vars(cell).values()) not in done:
-            row = measure(cell)
-            append_row(CSV, row, where)
-            yield row
+    wanted = (cell for cell in cells(seeds) if only is None or cell.encoder in only)
+    return measure_missing(CSV, Cell, wanted, measure, ["dp-accounting", "opacus"])
 
 
 def sent() -> Iterator[dict[str, object]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 
 from bench.harness import RESULTS, read_rows
-from bench.pages import line
+from bench.pages import sheet, whereabouts
 from bench.private_encoders_cells import (
     BYTES_CSV,
     CSV,
@@ -56,7 +56,7 @@ def records(folder: Path = RESULTS) -> list[Record]:
 def encoders(data: str, rows: Sequence[Record]) -> str:
     """A row an encoder, budget and place of the noise: means over seeds, 95 % intervals of them."""
     head = ["encoder", "noise", "ε", "probe", "kNN", "p5", "k5", "MB up", "seconds", "seeds"]
-    lines = [line(head), line(["---"] * len(head))]
+    lines = list[list[str]]()
     mine = [row for row in rows if row["data"] == data and int(row["seed"]) not in FRESH]
     for name, placed, epsilon in sorted(dict.fromkeys(map(_way, mine)), key=_order):
         same = [row for row in mine if _way(row) == (name, placed, epsilon)]
@@ -68,8 +68,8 @@ def encoders(data: str, rows: Sequence[Record]) -> str:
         sent = f"{int(up) / 1e6:.2f}" if up else ""
         seconds = f"{median(map(_seconds, same)):.0f}"
         way = [name, "" if free else noise, "" if free else shown]
-        lines.append(line([*way, *scores, sent, seconds, str(len(same))]))
-    return "\n".join(lines)
+        lines.append([*way, *scores, sent, seconds, str(len(same))])
+    return sheet(head, lines)
 
 
 def _order(way: tuple[str, str, str]) -> tuple[int, int, float]:
@@ -85,7 +85,7 @@ def _seconds(row: Record) -> float:
 def fresh(rows: Sequence[Record]) -> str:
     """p5 on the splits that settings were chosen in sight of, on others, and on all."""
     head = ["encoder", "ε", "p5, seeds 0 to 4", "p5, seeds 5 to 9", "all ten", "lowest of ten"]
-    lines = [line(head), line(["---"] * len(head))]
+    lines = list[list[str]]()
     mine = [row for row in rows if row["data"] == IMAGES[0]]
     new = [row for row in mine if int(row["seed"]) in FRESH]
     for way in sorted(dict.fromkeys(map(_way, new)), key=_order):
@@ -95,22 +95,22 @@ def fresh(rows: Sequence[Record]) -> str:
         ]
         figures = [interval(part) for part in (*parts, [*same.values()])]
         shown = "" if way[0] in FREE else way[2]
-        lines.append(line([way[0], shown, *figures, f"{min(same.values()):.3f}"]))
-    return "\n".join(lines)
+        lines.append([way[0], shown, *figures, f"{min(same.values()):.3f}"])
+    return sheet(head, lines)
 
 
 def added(rows: Sequence[Record]) -> str:
     """Points of p5 between encoders on the same split, over seeds."""
     head = ["data", "from", "to", "ε = ∞", "ε = 8", "ε = 2", "ε = 1"]
-    lines = [line(head), line(["---"] * len(head))]
+    lines = list[list[str]]()
     for data in SETS_SHOWN:
         for base in (PUBLIC, RANDOM):
             gains = [
                 _gain(rows, data, (base, "", "inf"), (FISHER_PRIOR, "sum", epsilon))
                 for epsilon in ("inf", "8", "2", "1")
             ]
-            lines.append(line([data, base, FISHER_PRIOR, *gains]))
-    return "\n".join(lines)
+            lines.append([data, base, FISHER_PRIOR, *gains])
+    return sheet(head, lines)
 
 
 def where(rows: Sequence[Record]) -> str:
@@ -124,11 +124,7 @@ def where(rows: Sequence[Record]) -> str:
                 f"- {data}: views, features and both sums took {seconds:.0f} processor seconds "
                 "(median over seeds) on one core that was not idle."
             )
-    found = (
-        f"{row['date']}, {row['machine']}; {row['versions']}; commit {row['commit']}."
-        for row in rows
-    )
-    return "\n".join([*lines, *(f"- {each}" for each in dict.fromkeys(found))])
+    return "\n".join([*lines, *whereabouts(rows)])
 
 
 def interval(values: Sequence[float], form: str = ".3f") -> str:

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.harness import ROOT, append_row, command_line, provenance, read_rows
-from bench.pages import fill, line, spread
+from bench.harness import ROOT, command_line, measure_missing, read_rows
+from bench.pages import fill, sheet, spread
 from bench.private_accuracy import build, load, noise_multiplier, objective_of
 from bench.private_accuracy_cells import (
     ALIGN,
@@ -174,24 +174,17 @@ def table() -> str:
         lines.append([key[0], key[1], key[2], *figures, seconds, str(len(own))])
     head = ["data", "variant", "ε", *MEASURES, "processor seconds", "seeds"]
     lines.sort(key=lambda each: (each[1][:5], each[0], each[2]))
-    return "\n".join(map(line, [head, ["---"] * len(head), *lines]))
+    return sheet(head, lines)
 
 
 def main() -> None:
     """Command line."""
     arguments = command_line(__doc__, "run", "page").parse_args()
     torch.set_num_threads(1)
-    where, done = provenance(["dp-accounting"]), {_key(row) for row in read_rows(CSV)}
-    for cell in cells(arguments.seeds if arguments.what == "run" else 0):
-        if cell.key not in done:
-            row = measure(cell)
-            append_row(CSV, row, where)
-            print(*row.values(), sep=" | ", flush=True)
+    wanted = cells(arguments.seeds if arguments.what == "run" else 0)
+    for row in measure_missing(CSV, Cell, wanted, measure, ["dp-accounting"]):
+        print(*row.values(), sep=" | ", flush=True)
     print(fill(PAGE, lambda _: table()))
-
-
-def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[each.name] for each in fields(Cell))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from bench import private_sketch as private
 from bench.harness import append_row, provenance, read_rows
-from bench.pages import line
+from bench.pages import sheet
 from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 
 CSV = "sketch_rounds.csv"
@@ -165,7 +165,7 @@ def table(starts: int) -> str:
         ]
         for vote, one in enumerate(qualities(starts), 1)
     ]
-    return "\n".join(map(line, [head, ["---"] * len(head), *rows]))
+    return sheet(head, rows)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.harness import ROOT, read_rows
-from bench.pages import fill, line
+from bench.pages import fill, sheet
 
 CSV, COUNTS_CSV = "secure_sum.csv", "secure_sum_counts.csv"
 PAGE = ROOT / "docs" / "secure-sum-speed.md"
@@ -107,4 +107,4 @@ def _found(record: Record) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return "Not measured yet."
-    return "\n".join(line(cells) for cells in (head, ["---"] * len(head), *rows))
+    return sheet(head, rows)
