@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The federation's folder, or its folder `server`.")
 ]
-_SIGN = "then: `secure-fl federate sign DIR CARD... --after"
 _Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background; `stop` ends it.")]
 
 
@@ -92,7 +91,7 @@ def close(folder: _Folder) -> None:
         opened = to_resume(server_of(folder))
         opened.close()
     out.print("it ends with the round that runs, or as soon after it as others can join")
-    out.print(f"{_SIGN} {opened.record}`")
+    out.print(_to_sign(opened.record))
 
 
 def stop(folder: _Folder) -> None:
@@ -162,6 +161,11 @@ def server_of(folder: Path) -> Path:
     return inside if inside.is_dir() else folder
 
 
+def _to_sign(record: Path) -> str:
+    """What comes after a federation that was closed."""
+    return f"then: `secure-fl federate sign DIR CARD... --after {record}`"
+
+
 def _run(folder: ServerFolder, arguments: list[str], *, detach: bool) -> None:
     from secure_fl.deployment import running
 
@@ -186,7 +190,7 @@ def _run(folder: ServerFolder, arguments: list[str], *, detach: bool) -> None:
             word = running.run_direct(folder, _say, stopped)
     _end_with(word)
     if folder.rounds_left:
-        out.print(f"the federation was closed, and rounds are left; {_SIGN} {folder.record}`")
+        out.print(f"the federation was closed, and rounds are left; {_to_sign(folder.record)}")
     else:
         out.print("the federation is done", style="green")
 

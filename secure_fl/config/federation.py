@@ -116,8 +116,8 @@ class FederationConfig(Section):
         ):
             given["pools"] = _with_defaults(given.get("pools"), {"warmup_rounds": rounds - 1})
         unit = setting(given.get("privacy"), "unit")
-        moments = method_of(given) == "view_moments"
         given = _with_method(given)
+        moments = setting(given["pretrain"], "method") == "view_moments"
         if setting(given.get("pools"), "count") == 1:  # there is nothing to find
             trained = setting(given.get("pretrain"), "mode") != "none"
             given["pools"] = _with_defaults(

@@ -22,8 +22,8 @@ def method_of(given: Mapping[str, Any]) -> object:
     """What `pretrain.method` is, or stands for, in tables as they are given.
 
     `auto` is view moments where examples are private and nothing that is set asks for training:
-    at every ε they are worth more than private training (docs/private-accuracy.md). Anything else
-    is returned as it is given; what is no method is refused with its table.
+    where both were measured they are worth more than private training (docs/private-accuracy.md).
+    Anything else is returned as it is given; what is no method is refused with its table.
     """
     method = setting(given.get("pretrain"), "method")
     if method in (None, "auto"):

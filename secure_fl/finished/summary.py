@@ -71,7 +71,7 @@ def encoder_made(config: FederationConfig) -> str:
     if config.noises_moments:
         return (
             "encoder: view moments, two noised sums and no training, worth more than private "
-            'training at every ε; pretrain.method = "train" would train one'
+            'training where both were measured; pretrain.method = "train" would train one'
         )
     return ""
 

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -34,12 +35,9 @@ from secure_fl.audit.checks.rounds_again import (
 from secure_fl.audit.checks.verdicts import Findings
 from secure_fl.audit.outcome import Outcome
 from secure_fl.audit.subject import Subject
-from secure_fl.crypto.key_streams import Terms
 from secure_fl.privacy.claims import Adversary
 from secure_fl.secure_sum import client as secure_sum_client
-from secure_fl.secure_sum.block_codec import ClientCipher
 from secure_fl.secure_sum.blocks import Integers
-from secure_fl.secure_sum.plan import RoundPlan
 
 _ROUNDS = {Depth.MINUTES: 4, Depth.HOUR: 32, Depth.NIGHT: 256}
 _WIDTH = 8190
@@ -96,16 +94,9 @@ def _packed() -> Iterator[dict[int, NDArray[np.int64]]]:
     """Sums of the blocks as clients pack them, by their numbers: also of those never opened."""
     sums, protect = dict[int, NDArray[np.int64]](), vars(secure_sum_client)["protect"]
 
-    def watcher(
-        plan: RoundPlan,
-        cipher: ClientCipher | None,
-        block: int,
-        values: Integers,
-        terms: Terms,
-        place: memoryview,
-    ) -> None:
+    def watcher(plan: Any, cipher: Any, block: int, values: Integers, *rest: Any) -> None:
         sums[block] = sums.get(block, 0) + values
-        protect(plan, cipher, block, values, terms, place)
+        protect(plan, cipher, block, values, *rest)
 
     with patch.object(secure_sum_client, "protect", watcher):
         yield sums
