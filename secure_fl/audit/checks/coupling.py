@@ -13,7 +13,7 @@ from secure_fl.audit.own_training import nothing_private, private_phases
 from secure_fl.audit.subject import Subject
 from secure_fl.errors import PrivacyError
 
-_SIZES = {Depth.MINUTES: (12, 1, 12), Depth.HOUR: (32, 4, 200), Depth.NIGHT: (64, 10, 600)}
+_SIZES = {Depth.MINUTES: (12, 1, 60), Depth.HOUR: (32, 4, 200), Depth.NIGHT: (64, 10, 600)}
 """Examples, trials, and steps of the search."""
 _SECONDS = {Depth.MINUTES: 30.0, Depth.HOUR: 400.0, Depth.NIGHT: 5000.0}
 """After which nothing more is optimised."""
@@ -34,8 +34,8 @@ class PathCoupling:
         return nothing_private(subject)
 
     def estimate(self, subject: Subject, depth: Depth) -> float:
-        """About 3 seconds a phase at the quick depth, for a small encoder."""
-        seconds = {Depth.MINUTES: 3.0, Depth.HOUR: 150.0, Depth.NIGHT: 2000.0}[depth]
+        """About 10 seconds a phase at the quick depth, for a small encoder."""
+        seconds = {Depth.MINUTES: 10.0, Depth.HOUR: 150.0, Depth.NIGHT: 2000.0}[depth]
         return seconds * len(private_phases(subject.config))
 
     def run(
