@@ -118,22 +118,19 @@ def _bars(case: Case, threads: tuple[int, ...], options: Options) -> Iterator[Ba
             yield from _clip(at, options)
             yield from _step(replace(at, rows=case.rows // 2), options)
         elif count > processors:
-            yield Bar(
-                "NT-Xent, times naive torch",
-                at,
-                None,
-                None,
-                note=f"there are {processors} processors",
-            )
+            note = f"there are {processors} processors"
+            yield Bar("NT-Xent, times naive torch", at, None, None, note=note)
         else:
-            yield _times(
-                _found(ntxent.KERNEL, at, options, (TILES, NAIVE)),
-                (NAIVE, ""),
-                (TILES, ""),
-                "NT-Xent, times naive torch",
-                at,
-                None,
-            )
+            yield from _threads(at, options)
+
+
+def _threads(case: Case, options: Options) -> Iterator[Bar]:
+    """Both losses on several threads, the floor's product too."""
+    found = _found(ntxent.KERNEL, case, options, (TILES, NAIVE))
+    yield _times(found, (NAIVE, ""), (TILES, ""), "NT-Xent, times naive torch", case, None)
+    yield from _floor_shares(found, "NT-Xent", case)
+    found = _found(uniformity.KERNEL, case, options, (TILES,))
+    yield from _floor_shares(found, "uniformity", case)
 
 
 def _nt_xent(case: Case, options: Options) -> Iterator[Bar]:

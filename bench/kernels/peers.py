@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench.kernels.case import Function
 
-PACKAGES = ("lightly", "pytorch-metric-learning", "inf-cl", "triton")
+PACKAGES = ("lightly", "pytorch-metric-learning", "inf-cl", "liger-kernel", "triton")
 INSTALL = "pip install 'secure-fl[bench]'"
 
 

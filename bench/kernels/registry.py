@@ -15,6 +15,8 @@ _WHERE = {
     "ssd-ntxent": ("ssd", "NT_XENT"),
     "infonce": ("infonce", "KERNEL"),
     "group": ("group", "KERNEL"),
+    "distillation": ("joint", "DISTILLATION"),
+    "moment": ("joint", "MOMENT"),
     "clip": ("clip", "KERNEL"),
     "ghost": ("ghost", "KERNEL"),
     "step": ("step", "KERNEL"),

@@ -42,5 +42,5 @@ def test_a_file_in_the_folder_is_measured_with_the_others(
 
 
 def test_every_file_here_is_of_a_kernel_that_there_is() -> None:
-    assert [each.name for each in rivals.of("infonce")] == ["Inf-CL"]
+    assert [each.name for each in rivals.of("infonce")] == ["Inf-CL", "Liger cross-entropy"]
     assert not list(rivals.of("nothing"))

@@ -164,6 +164,22 @@ def test_candidates_follow_the_caches() -> None:
         assert len({cut[1] for cut in each.candidates}) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "instructions", "base"),
+    [
+        ("Intel(R) Xeon(R)", "AVX512 with AMX", 0),
+        ("Intel(R) Xeon(R)", "AVX2", 2),
+        ("AMD EPYC", "AVX512", 2),
+        ("AMD EPYC", "AVX2", 2),
+    ],
+)
+def test_the_shipped_exponential_follows_the_processor(
+    name: str, instructions: str, base: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "processor", lambda: Processor(name, 2, instructions, 32, 1024, 0))
+    assert {tiles.shipped(each).base for each in ("few", "many")} == {base}
+
+
 def test_timing_a_cut_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "_ROWS", {"few": 64})
     assert candidates.seconds("tiles/few", (32, 2)) > 0
