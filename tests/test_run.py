@@ -43,7 +43,11 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "tables",
-    [{}, {"pools": {"start": "farthest", "encoder": "shared"}}, {"pools": {"encoder": "frozen"}}],
+    [
+        {},
+        {"pools": {"start": "farthest", "encoder": "shared"}},
+        pytest.param({"pools": {"encoder": "frozen"}}, marks=pytest.mark.slow),
+    ],
 )
 def test_resume_equals_uninterrupted(
     tmp_path: Path, images: Dataset, tables: dict[str, Any]

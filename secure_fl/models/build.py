@@ -125,7 +125,11 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
+        # torch.manual_seed asks every kind of device that there could be, for half a millisecond
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -187,7 +187,7 @@ def test_who_was_not_there_chooses_when_it_is_first_called(images: Dataset) -> N
     assert len(seen) == 4
 
 
-@pytest.mark.parametrize("midway", [False, True])
+@pytest.mark.parametrize("midway", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_resumed_client_goes_on_with_its_own_choice(
     tmp_path: Path, images: Dataset, midway: bool
 ) -> None:

@@ -92,7 +92,11 @@ def test_nothing_but_noised_values_leaves_a_private_client(
 
 @pytest.mark.parametrize(
     "privacy",
-    [EXAMPLE, {**EXAMPLE, "choice": "exponential", "choice_every": 2}, CLIENT],
+    [
+        pytest.param(EXAMPLE, marks=pytest.mark.slow),
+        {**EXAMPLE, "choice": "exponential", "choice_every": 2},
+        CLIENT,
+    ],
     ids=["sketch", "choice", "client"],
 )
 def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
