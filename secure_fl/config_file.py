@@ -75,12 +75,14 @@ def dump_config(config: FederationConfig) -> str:
 
 
 def starter_config() -> str:
-    """A commented TOML file with every setting at its default, or commented out where unset."""
+    """A TOML file with every setting and its default, each behind a `#`: some have another default
+    under differential privacy, and what a file sets stays.
+    """
     head = [
-        "# A secure_fl run. Every setting has its default here; delete what you do not change, for",
-        "# under differential privacy some have another one, and what is set here stays.",
+        "# A secure_fl run. Lines such as `#seed = 0` are settings at their defaults: take the `#`",
+        "# off what you change. Some have another default under differential privacy.",
     ]
-    return "\n".join([*head, "", *commented(FederationConfig())]).rstrip() + "\n"
+    return "\n".join([*head, "", *commented(FederationConfig(), off=True)]).rstrip() + "\n"
 
 
 def config_schema() -> str:
@@ -192,24 +194,30 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def commented(section: Section, prefix: str = "") -> Iterable[str]:
-    """A section as lines of TOML, each setting under its description, tables last as TOML asks."""
+def commented(section: Section, prefix: str = "", *, off: bool = False) -> Iterable[str]:
+    """A section as lines of TOML, each setting under its description, tables last as TOML asks.
+
+    Args:
+        off: whether settings stand behind a `#` each.
+    """
     tables: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
             note = " ".join((type(value).__doc__ or "").partition("\n\n")[0].split())
-            tables += [f"# {note}", f"[{prefix}{name}]", *commented(value, f"{prefix}{name}.")]
+            own = commented(value, f"{prefix}{name}.", off=off)
+            tables += [f"# {note}", f"[{prefix}{name}]", *own]
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             for item in value:
                 tables += [
                     f"# {field.description}",
                     f"[[{prefix}{name}]]",
-                    *commented(item, f"{prefix}{name}."),
+                    *commented(item, f"{prefix}{name}.", off=off),
                 ]
         else:
             yield f"# {field.description}"
-            yield f"# {name} =" if value is None else f"{name} = {_inline(value)}"
+            line = f"{name} =" if value is None else f"{name} = {_inline(value)}"
+            yield f"#{line}" if off else f"# {line}" if value is None else line
     if tables or prefix:
         yield ""
     yield from tables

@@ -5,6 +5,7 @@ through TOML.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,17 @@ def test_starter_file_is_the_default_and_explains_every_setting(tmp_path: Path) 
     path = tmp_path / "start.toml"
     path.write_text(starter_config())
     assert load_config(path) == FederationConfig()
-    for line in ("[pools]", "# number of pool models", 'start = "', "# gamma ="):
+    for line in ("[pools]", "# number of pool models", '#start = "', "#gamma ="):
         assert line in starter_config()
+    path.write_text(re.sub(r"^#(\w+ = )", r"\1", starter_config(), flags=re.MULTILINE))
+    assert load_config(path) == FederationConfig()
+
+
+def test_what_a_starter_leaves_open_follows_from_privacy(tmp_path: Path) -> None:
+    path = tmp_path / "start.toml"
+    path.write_text(starter_config())
+    private = load_config(path, ["privacy.unit=example", "privacy.epsilon=8.0"])
+    assert private.pretrain.method == "view_moments"
 
 
 @given(
