@@ -41,13 +41,12 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     }
 
 
+FROZEN = pytest.param({"pools": {"encoder": "frozen"}}, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "tables",
-    [
-        {},
-        {"pools": {"start": "farthest", "encoder": "shared"}},
-        pytest.param({"pools": {"encoder": "frozen"}}, marks=pytest.mark.slow),
-    ],
+    [{}, {"pools": {"start": "farthest", "encoder": "shared"}}, FROZEN],
 )
 def test_resume_equals_uninterrupted(
     tmp_path: Path, images: Dataset, tables: dict[str, Any]
@@ -57,10 +56,9 @@ def test_resume_equals_uninterrupted(
     expected, models = numbers(whole), tensors(tmp_path / "whole")
     for stop in range(1, len(whole.records), 2 if tables else 1):
         out = tmp_path / f"stopped-{stop}"
+        stops = StopAfter(stop, midway=stop % 2 == 0)
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 2 == 0)]).run(
-                out
-            )
+            Federation(config, data=images, callbacks=[stops]).run(out)
         assert not (out / "summary.json").exists()
         resumed = Federation(config, data=images).run(out, resume=True)
         assert numbers(resumed) == expected, f"stopped after {stop} rounds"
@@ -72,14 +70,13 @@ def test_resume_equals_uninterrupted(
 def test_resume_after_several_stops_with_rare_checkpoints(tmp_path: Path, images: Dataset) -> None:
     config = tiny_config(runtime={"checkpoint_every": 2})
     expected = numbers(Federation(config, data=images).run())
+    out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        Federation(config, data=images, callbacks=[StopAfter(1)]).run(tmp_path / "run")
+        Federation(config, data=images, callbacks=[StopAfter(1)]).run(out)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(3)]).run(
-                tmp_path / "run", resume=True
-            )
-    assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == expected
+            Federation(config, data=images, callbacks=[StopAfter(3)]).run(out, resume=True)
+    assert numbers(Federation(config, data=images).run(out, resume=True)) == expected
 
 
 def test_a_torn_line_and_an_unfinished_checkpoint_do_no_harm(

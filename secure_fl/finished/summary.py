@@ -32,6 +32,9 @@ from secure_fl.training.tasks import embed
 _PICTURED = 800
 _FIGURES = ("accuracy", "accuracy_std", "accuracy_min", "test_loss", "choices", "accuracies")
 
+SIMULATED = "simulated in one process: all data, and all keys, are in one place"
+"""What is said of every run that is no deployment."""
+
 
 def unprotected(config: FederationConfig) -> list[str]:
     """What a run does not protect; shown in red and kept in its record."""
@@ -63,7 +66,7 @@ def unprotected(config: FederationConfig) -> list[str]:
             f"robust averages: sums over groups of {config.security.group_size} clients are "
             f"opened{inside}, not only over all clients"
         )
-    return [*found, "simulated in one process: all data, and all keys, are in one place"]
+    return [*found, SIMULATED]
 
 
 def encoder_made(config: FederationConfig) -> str:

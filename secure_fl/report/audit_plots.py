@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from secure_fl.audit.bounds.result import Bound
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 _BOUND, _ATTACKED, _OVER, _CHANCE = COLOURS[0], COLOURS[1], COLOURS[3], COLOURS[7]
 _SETTINGS = {"defence on": _BOUND, "defence off": _ATTACKED}
 _MOST_ROWS = 30
-_LONGEST = 76
+_WIDTH, _LINES = 62, 2
+"""Letters of a label's line, and lines of a label."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def bounds_plot(audit: Audit) -> Chart | None:
     ends = [value for row in rows for value in (row.held.epsilon, row.claim or 0)]  # type: ignore[union-attr]
     most = 1.1 * max([value for value in ends if isfinite(value)] + [0.1])
     with drawing():
-        figure = new_figure(4.2, 0.36 * len(rows) + 0.7)
+        figure = new_figure(4.2, 0.44 * len(rows) + 0.7)
         axes = figure.add_subplot()
         for place, row in enumerate(rows):
             _draw_bound(axes, place, row, most)
@@ -80,7 +82,7 @@ def _draw_bound(axes: Axes, place: int, row: _Row, most: float) -> None:
         axes.plot([low, end], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
         axes.plot(low, place, "|", color=colour, markersize=9, markeredgewidth=2)
     if claim is not None:
-        axes.vlines(claim, place - 0.3, place + 0.3, color=_OVER, linestyle=(0, (4, 2)))
+        axes.vlines(claim, place - 0.2, place + 0.3, color=_OVER, linestyle=(0, (4, 2)))
 
 
 def attacks_plot(audit: Audit) -> Chart | None:
@@ -96,24 +98,26 @@ def attacks_plot(audit: Audit) -> Chart | None:
         return None
     labels = ["" if _same(rows, place) else row.label for place, row in enumerate(rows)]
     with drawing():
-        figure = new_figure(4.2, 0.36 * len(rows) + 0.7)
+        figure = new_figure(4.2, 0.44 * len(rows) + 0.7)
         axes = figure.add_subplot()
         for place, row in enumerate(rows):
             _draw_figure(axes, place, row.held)
         _rows_down(axes, len(rows), labels)
-        axes.set(xlabel="reached by the attack", xlim=(0, 1.02))
+        axes.set(xlabel="reached by the attack; lines are 95 % intervals", xlim=(0, 1.02))
         svg = as_svg(figure)
+    bare = any(_colour(row.held) == _ATTACKED for row in rows)
     keys = (
-        Key("defence off", _ATTACKED),
+        *([Key("defence off", _ATTACKED)] if bare else []),
         Key("as the run does it", _BOUND),
         Key("by chance", _CHANCE, "1.5 1.5"),
         Key("limit", _OVER, "4 2"),
     )
+    title = "Attacks, with and without the defence" if bare else "Attacks, beside chance"
     told = (
         f"{row.label} {row.held.setting} {row.held.value:.3f}, chance {row.held.chance:.3f}"  # type: ignore[union-attr]
         for row in rows
     )
-    return Chart("Attacks, with and without the defence", f"Dots: {'; '.join(told)}.", svg, keys)
+    return Chart(title, f"Dots: {'; '.join(told)}.", svg, keys)
 
 
 def _same(rows: Sequence[_Row], place: int) -> bool:
@@ -123,7 +127,7 @@ def _same(rows: Sequence[_Row], place: int) -> bool:
 
 def _draw_figure(axes: Axes, place: int, figure: Bound | Figure) -> None:
     assert isinstance(figure, Figure)
-    colour = _SETTINGS.get(figure.setting, _BOUND)
+    colour = _colour(figure)
     if figure.low is not None and figure.high is not None:
         axes.plot([figure.low, figure.high], [place, place], color=colour, linewidth=1.5)
     axes.plot(figure.value, place, "o", color=colour, markersize=5, clip_on=False)
@@ -132,14 +136,17 @@ def _draw_figure(axes: Axes, place: int, figure: Bound | Figure) -> None:
         (figure.limit, _OVER, (4, 2)),
     ):
         if value is not None and value <= 1:
-            axes.vlines(value, place - 0.35, place + 0.35, color=ink, linestyle=(0, dashes))
+            axes.vlines(value, place - 0.2, place + 0.3, color=ink, linestyle=(0, dashes))
+
+
+def _colour(held: Bound | Figure) -> str:
+    return _SETTINGS.get(held.setting, _BOUND) if isinstance(held, Figure) else _BOUND
 
 
 def _rows_down(axes: Axes, count: int, labels: Sequence[str]) -> None:
     """Rows from the top down, each with its label above it."""
     axes.set(yticks=[], ylim=(count - 0.5, -0.75))
+    across = axes.get_yaxis_transform()
     for place, label in enumerate(labels):
-        short = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
-        axes.text(
-            0.01, place - 0.36, short, fontsize=7, transform=axes.get_yaxis_transform(), va="center"
-        )
+        lines = wrap(label, _WIDTH, max_lines=_LINES, placeholder="…")
+        axes.text(0.01, place - 0.26, "\n".join(lines), fontsize=7, transform=across, va="bottom")

@@ -75,14 +75,14 @@ class Audit:
 
     @property
     def standing(self) -> str:
-        """The verdict in a few words, with what takes away from it: checks that nobody asked for,
+        """The verdict in a few words, after what takes away from it: checks that nobody asked for,
         and that the folder is not what was audited.
         """
         if not self.current:
             return OUTDATED
         said = "not everything was tried" if self.verdict == "not tried" else self.verdict
-        skipped = len(self.document.left_out)
-        return f"{said}, {counted(skipped, 'check')} left out" if skipped else said
+        asked, skipped = len(self.outcomes), len(self.document.left_out)
+        return f"{asked} of {counted(asked + skipped, 'check')}: {said}" if skipped else said
 
     @property
     def alarming(self) -> bool:
@@ -123,21 +123,25 @@ class Audit:
     def told(self) -> str:
         """The whole of it in a sentence."""
         counts = f"{self.count('held')} held, {self.count('broken')} broken"
-        found = f"{len(self.outcomes)} checks: {counts}, {self.count('not tried')} not tried"
+        checks = counted(len(self.outcomes), "check")
+        found = f"{checks}: {counts}, {self.count('not tried')} not tried"
         left, beside = len(self.document.left_out), len(self.document.refused)
         found += f", {left} more left out by whoever audited" if left else ""
         return found + (f"; {beside} more do not apply to this run" if beside else "")
 
     @property
     def nearest(self) -> str:
-        """The bound that came nearest to the claim that it is held against; empty without any."""
+        """The bound that came nearest to the claim that it is held against; without any, that ε
+        itself was not measured, and nothing where none is claimed.
+        """
         held = [
             (bound.epsilon / claim, outcome, bound, claim)
             for outcome, bound in self.bounds
             if bound.kind == "bound" and (claim := self.claimed(outcome, bound))
         ]
         if not held:
-            return ""
+            unmeasured = "ε itself was not measured: no check here gives a bound on it from below."
+            return "" if self.run.summary.charged is None else unmeasured
         _, outcome, bound, claim = max(held, key=lambda each: each[0])
         if bound.epsilon <= 0:
             return "No bound on ε from below came above 0."
@@ -166,7 +170,7 @@ def badge(run: Run) -> Cell:
         unknown = "never audited" if run.audit is None else "audit: not in this record"
         return Cell(unknown, mark="quiet")
     mark: Mark = "bad" if audit.alarming else ""
-    return Cell(f"audit ({audit.document.depth}): {audit.standing}", mark=mark)
+    return Cell(f"audit, depth {audit.document.depth}: {audit.standing}", mark=mark)
 
 
 def claim_lines(run: Run) -> list[str]:
@@ -183,8 +187,8 @@ def claim_lines(run: Run) -> list[str]:
 
 def in_words(unit: str, value: float, delta: float) -> str:
     """What an ε means for whoever guesses whether one was in."""
-    share = right_at_most(value, delta)
-    return f"of an even chance whether one {unit} was in, a guess is right at most {share} of times"
+    guess = f"someone who must tell, at even odds, whether one {unit} was in"
+    return f"{guess}, is right at most {right_at_most(value, delta)} of the time"
 
 
 def outcome_table(audit: Audit) -> Table:
@@ -256,10 +260,16 @@ def _hidden(outcome: Outcome) -> str:
     return f"one {outcome.unit}" if outcome.unit else NONE
 
 
-def not_applicable(audit: Audit) -> list[str]:
-    """Checks that do not apply, with the reason, and those that nobody asked for."""
-    found = [f"{each.check}: {each.why}" for each in audit.document.refused]
-    return found + [f"{name}: left out of this audit" for name in audit.document.left_out]
+def others(audit: Audit) -> list[tuple[str, list[str]]]:
+    """Checks that were not part of the audit, by heading: that nobody asked for, and that do not
+    apply, with the reason.
+    """
+    refused = [f"{each.check} ({each.tried}): {each.why}" for each in audit.document.refused]
+    found = [
+        ("Left out by whoever audited, though they apply", list(audit.document.left_out)),
+        ("Not applicable to this run", refused),
+    ]
+    return [(f"{heading} ({len(texts)})", texts) for heading, texts in found if texts]
 
 
 def pictures(audit: Audit) -> list[Shown]:

@@ -163,7 +163,10 @@ class RecordFacts(Record):
         fits: whether `secure-fl verify` found nothing in it that does not fit.
         findings: how many it found.
         configuration: SHA-256 of `config.toml`, hex.
-        transcript: hash of its last line, hex; absent where there is none.
+        transcript: hash of its last line, hex, which holds those of all before; absent where there
+            is none.
+        signatures: how many were checked, and under which coordinator's fingerprint; absent where
+            nothing is signed.
         ledger: how many releases, and the last one's hash; absent where nothing was charged.
     """
 
@@ -172,6 +175,7 @@ class RecordFacts(Record):
     configuration: str
     transcript: str | None = None
     ledger: Mark | None = None
+    signatures: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +364,7 @@ def _record(run: Run) -> RecordFacts:
         digest,
         run.verified.head or None,
         None if said is None else said.ledger,
+        dict(run.verified.checked).get("signatures"),
     )
 
 

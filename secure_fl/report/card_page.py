@@ -78,8 +78,8 @@ def _facts(card: PrivacyCard) -> list[tuple[str, str]]:
     sums = f"{PROTECTIONS[card.sums.protection]}{holder}{least}{robust}"
     found += [("sums", sums), ("data", _data(card.data)), ("accuracy", _accuracy(card))]
     audit = "never audited, or its experimenter's" if card.audit is None else _audit(card.audit)
-    fits = "everything in the folder fits together: secure-fl verify found nothing"
-    wrong = f"{card.record.findings} things do not fit: do not rely on this record"
+    fits = "everything in the folder fits together, as `secure-fl verify` checks it"
+    wrong = f"what does not fit: {card.record.findings}; do not rely on this record"
     return [*found, ("record", fits if card.record.fits else wrong), ("audit", audit)]
 
 
@@ -109,16 +109,19 @@ def _accuracy(card: PrivacyCard) -> str:
     told = f"{share(found.mean)}, mean over clients, ± {share(found.deviation)}"
     majority = found.most_frequent_class
     beside = "" if majority is None else f"; always the most frequent class {share(majority)}"
-    return f"{told}; worst client {share(found.worst)}{beside}"
+    outside = "; not covered by any ε" if card.privacy is not None else ""
+    return f"{told}; worst client {share(found.worst)}{beside}{outside}"
 
 
 def _audit(audit: AuditFacts) -> str:
-    found = f"{audit.verdict}, at depth {audit.depth}, {audit.made}"
+    asked = len((*audit.broken, *audit.not_tried, *audit.held))
+    part = f"{asked} of {asked + len(audit.left_out)} checks: " if audit.left_out else ""
+    found = f"{part}{audit.verdict}, at depth {audit.depth}, {audit.made}"
     named = {
         "broken": audit.broken,
         "not tried": audit.not_tried,
-        "left out": audit.left_out,
         "held": audit.held,
+        "left out": audit.left_out,
         "do not apply": audit.not_applicable,
     }
     told = [f"{len(each)} {name}: {', '.join(each)}" for name, each in named.items() if each]
@@ -186,9 +189,13 @@ def _record(card: PrivacyCard) -> list[tuple[str, str]]:
     """By what the folder is known again."""
     record = card.record
     found: list[tuple[str, Any]] = [
-        ("config.toml", record.configuration),
-        ("transcript", record.transcript or "none"),
-        ("ledger", None if record.ledger is None else record.ledger.head),
+        ("SHA-256 of config.toml", record.configuration),
+        ("chain of the transcript, its last hash", record.transcript or "none"),
+        (
+            "chain of the ledger, its last hash",
+            None if record.ledger is None else record.ledger.head,
+        ),
+        ("signatures", record.signatures),
         ("software", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
         ("seed", str(card.run.seed)),
     ]

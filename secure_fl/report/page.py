@@ -152,7 +152,7 @@ def _audited(run: Run) -> dict[str, Any]:
         "bounds": audited.bound_table(audit),
         "figures": audited.figure_table(audit),
         "pictures": audited.pictures(audit),
-        "not_applicable": audited.not_applicable(audit),
+        "others": audited.others(audit),
     }
 
 

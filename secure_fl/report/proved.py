@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secure_fl.quantities import counted
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import Table, table
 
@@ -26,7 +27,8 @@ def verdict(run: Run) -> str:
         return (
             "Everything in the folder fits: it was checked against itself when this page was made."
         )
-    return f"{len(found)} things in the folder do not fit: do not rely on this record."
+    many, do = counted(len(found), "thing"), "does" if len(found) == 1 else "do"
+    return f"{many} in the folder {do} not fit: do not rely on this record."
 
 
 def findings(run: Run) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from secure_fl.data.summary import ClientSummary
 from secure_fl.federation.run_folder.summary import FinalPools, SketchPrivacy
+from secure_fl.finished.summary import SIMULATED
 from secure_fl.quantities import clock, size
 from secure_fl.report.audited import badge
 from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection
@@ -29,6 +30,14 @@ from secure_fl.report.tables import (
 from secure_fl.report.tiles import members_of, totals
 
 _MOST_NAMES = 12
+_BY_ITSELF = (
+    "Who sees what is said of parties that run apart, as in a deployment; here one process was all."
+)
+_PAGE = "report.html"
+_BESIDE = (
+    "This page itself is outside of these ε: accuracies, who holds what and who is where were "
+    "computed from examples for the experimenter. Do not pass it on as if it were private."
+)
 Row = list[Cell | str]
 _MISSING = object()
 """What stands for a client of whom no ε is recorded; None is one without a bound."""
@@ -92,7 +101,9 @@ def pool_table(run: Run) -> Table | None:
     if pools is None:
         return None
     spent = (privacy and privacy.pools) or {}
-    titles = "/pool/ | clients | /who/ | accuracy, mean | worst | /round by round/ | /not opened/"
+    titles = (
+        "/pool/ | clients | /who/ | accuracy, mean | worst | /clients, by round/ | /not opened/"
+    )
     rows = []
     for pool, members in enumerate(members_of(pools)):
         row = _pool_row(run, pools, pool, members)
@@ -250,7 +261,9 @@ def claim_notes(run: Run) -> list[str]:
         bare = "updates, choices of pools and models of this run have no differential privacy"
         return [f"{kind}, covers {said.covers}: {bare}. {told}"]
     largest_of = f"the largest of any client, of a budget of {said.budget:g}"
-    return [f"{kind}, {largest_of}. {told} ε of different units is never added."]
+    found = [f"{kind}, {largest_of}. {told} ε of different units are never added."]
+    found += [_BY_ITSELF] if SIMULATED in run.summary.unprotected else []
+    return [*found, _BESIDE] if _PAGE in said.outside else found
 
 
 def secrecy_table(run: Run) -> Table | None:

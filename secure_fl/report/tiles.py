@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secure_fl.federation.run_folder.metrics import Metrics
 from secure_fl.federation.run_folder.summary import FinalPools, Privacy
 from secure_fl.quantities import duration, size
-from secure_fl.report.audited import badge
+from secure_fl.report.audited import badge, in_words
 from secure_fl.report.findings import (
     by_epsilon,
     closed_pools,
@@ -25,7 +25,7 @@ LEFT_OUT = (
     "not in this record: the run left out what only its experimenter knows "
     "(evaluate.enabled = false)"
 )
-_NO_GLOBAL = "no run with one pool to compare with: add one (`--set pools.count=1`)"
+_NO_GLOBAL = "no run with one pool to compare with: one more run, with pools.count = 1, gives it"
 _MOST_POOLS = 6
 
 
@@ -120,7 +120,7 @@ def _accuracies(run: Run, pools: FinalPools) -> list[Line]:
     ]
     beside = {
         "balanced accuracy": pools.balanced_accuracy,
-        "always the most frequent class": pools.majority,
+        "who always says the most frequent class": pools.majority,
     }
     told = {name: value for name, value in beside.items() if value is not None}
     return [*lines, *(Line(f"{name}: {share(value)}") for name, value in told.items())]
@@ -177,8 +177,13 @@ def _how_private(run: Run) -> Tile:
         return Tile(question, "no ε", "bad", (*lines, *rest), "privacy")
     worst = largest(said)
     answer = "no bound" if worst is None else f"ε ≤ {epsilon(worst)}"
-    lines = [*_claims(said), sums, *rest]
+    lines = [*_claims(said), *_meant(said, worst), sums, *rest]
     return Tile(question, answer, "bad" if worst is None else "", tuple(lines), "privacy")
+
+
+def _meant(said: Privacy, worst: float | None) -> list[Line]:
+    """What the largest ε leaves to whoever guesses."""
+    return [] if worst is None else [Line(in_words(said.unit, worst, said.delta))]
 
 
 def _claims(said: Privacy) -> list[Line]:

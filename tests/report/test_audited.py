@@ -56,9 +56,15 @@ def test_every_number_of_an_audit_stands_on_the_page(
     assert [row[1] for row in rates] == [rate.setting for rate in RATES]
     assert [row[2] for row in rates] == ["0.875", "0.013"]
     assert rates[1][3:] == ["0.000 to 0.030", "0.010", "0.040"]
-    for text in (NOISE.tried, NOISE.said, "choices: there is one pool", "cohort: left out"):
+    for text in (
+        NOISE.tried,
+        NOISE.said,
+        "there is one pool",
+        "Left out by whoever audited, though they apply (1)",
+        "cohort",
+    ):
         assert text in page
-    assert "audit (minutes): held, 1 check left out" in reader.tiles[1]
+    assert "audit, depth minutes: 2 of 3 checks: held" in reader.tiles[1]
     assert "2 checks: 2 held, 0 broken, 0 not tried, 1 more left out by whoever audited" in page
     assert page.count('src="data:image/png;base64,') == 1
 
@@ -97,8 +103,8 @@ def test_what_is_broken_is_red_wherever_it_is_named(
 ) -> None:
     audited(copies["private"], [broken(epsilon=value), attack()])
     page, reader = read([copies["private"]], tmp_path / "page.html")
-    assert '<span class="badge bad">audit (minutes): broken, 1 check left out</span>' in page
-    assert "audit (minutes): broken" in reader.tiles[1]
+    assert '<span class="badge bad">audit, depth minutes: 2 of 3 checks: broken</span>' in page
+    assert "audit, depth minutes: 2 of 3 checks: broken" in reader.tiles[1]
     shown = reader.row("example-noise: one-run f-DP")[1]
     assert shown == ("ε ≥ 1000.000" if value == 1e3 else "ε ≥ every finite ε")
     assert 'class="bad"><div>ε ≥' in page
@@ -114,7 +120,7 @@ def test_an_audit_of_another_state_of_the_folder_and_damage_are_said(
     page, reader = read([folder], tmp_path / "page.html")
     assert "not what was audited any more" in page
     assert OUTDATED in reader.tiles[1]
-    assert f'<span class="badge bad">audit (minutes): {OUTDATED}' in page
+    assert f'<span class="badge bad">audit, depth minutes: {OUTDATED}' in page
     assert "things in the folder do not fit" in page
     assert "summary.json: " in page
 
@@ -157,11 +163,11 @@ def test_an_audit_of_another_run_does_not_speak_for_this_one(
     audited(copies["global"])
     shutil.copy(copies["global"] / "audit.json", copies["private"] / "audit.json")
     page, reader = read([copies["private"]], tmp_path / "page.html")
-    assert "audit (minutes): of another state of the folder" in reader.tiles[1]
-    assert "audit (minutes): held" not in page
+    assert "audit, depth minutes: of another state of the folder" in reader.tiles[1]
+    assert "checks: held" not in page
     runs = read_runs([copies["private"], copies["global"]])
     sides = compare(runs).runs
-    assert [side.audit for side in sides] == [OUTDATED, "held, 1 check left out"]
+    assert [side.audit for side in sides] == [OUTDATED, "2 of 3 checks: held"]
     assert [side.alarming for side in sides] == [True, False]
     write_card(copies["private"], tmp_path)
     assert f"{OUTDATED}, and says nothing" in (tmp_path / "privacy-card.html").read_text()
@@ -172,7 +178,7 @@ def test_a_comparison_shows_no_audit_that_the_record_leaves_out(copies: dict[str
         audited(copies[name])
     leave_out(copies["private"])
     sides = compare(read_runs([copies["private"], copies["global"]])).runs
-    assert [side.audit for side in sides] == ["", "held, 1 check left out"]
+    assert [side.audit for side in sides] == ["", "2 of 3 checks: held"]
 
 
 def test_checks_that_nobody_asked_for_stand_beside_the_verdict(
@@ -180,7 +186,7 @@ def test_checks_that_nobody_asked_for_stand_beside_the_verdict(
 ) -> None:
     audited(copies["private"])
     page, reader = read([copies["private"]], tmp_path / "page.html")
-    assert "audit (minutes): held, 1 check left out" in reader.tiles[1]
+    assert "audit, depth minutes: 2 of 3 checks: held" in reader.tiles[1]
     assert "1 more left out by whoever audited" in page
     write_card(copies["private"], tmp_path)
     assert json.loads((tmp_path / "privacy-card.json").read_text())["audit"]["left_out"] == [

@@ -99,7 +99,8 @@ def test_an_audit_is_named_with_all_its_checks(copies: dict[str, Path], tmp_path
     assert card["audit"]["not_applicable"] == ["choices"]
     row = reader.row("example-noise: one-run f-DP")
     assert row == ["example-noise: one-run f-DP", "0.765", "1e-05", claimed, "95%"]
-    assert "0 broken; 1 left out: cohort; 2 held: example-noise, inversion; 1 do not" in page
+    assert "2 of 3 checks: held, at depth minutes" in page
+    assert "0 broken; 2 held: example-noise, inversion; 1 left out: cohort; 1 do not" in page
     assert card["audit"]["made"] == MADE
     assert MADE in page
     assert "0.765" in page
@@ -123,7 +124,7 @@ def test_a_number_that_changes_in_the_folder_changes_on_the_card(
     assert "ε = 12.35 at" in page
     assert "0.123, mean over clients" in page
     assert not card["record"]["fits"]
-    assert "things do not fit" in page
+    assert "do not rely on this record" in page
 
 
 def test_a_run_without_noise_claims_nothing(runs: dict[str, Path], tmp_path: Path) -> None:

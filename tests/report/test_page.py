@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 HOSTILE = '<script>alert("x")</script><img src=https://example.org/x>'
-NO_GLOBAL = "no run with one pool to compare with: add one (`--set pools.count=1`)"
+NO_GLOBAL = "no run with one pool to compare with: one more run, with pools.count = 1, gives it"
 
 
 def test_four_tiles_answer_first(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_balanced_accuracy_and_the_most_frequent_class_are_shown_where_they_are(
     )
     good = read([copies["pools"]], tmp_path / "page.html")[1].tiles[0]
     assert "balanced accuracy: 0.432" in good
-    assert "always the most frequent class: 0.123" in good
+    assert "who always says the most frequent class: 0.123" in good
 
 
 def test_each_run_stands_with_its_own_protection_and_claims(

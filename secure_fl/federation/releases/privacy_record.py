@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isclose, isfinite
+from math import inf, isclose, isfinite
 from typing import TYPE_CHECKING
 
 from secure_fl.config import FederationConfig
@@ -72,9 +72,9 @@ def privacy_record(
         return None
     said = privacy_said(config, ledger, budget)
     gate.state(said.claims)
-    clients = {row.subject: row.epsilon for row in ledger.table(budget, fine=False)}
+    clients = {client: inf if found is None else found for client, found in said.clients.items()}
     pools = {
-        str(pool): _number(max(clients[client] for client in members))
+        str(pool): _number(max(clients[str(client)] for client in members))
         for pool, members in _trained(records).items()
     }
     return replace(said, pools=pools)
@@ -85,14 +85,14 @@ def privacy_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget
     computes it.
     """
     rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
-    clients = ledger.table(budget, fine=False)
+    clients = {str(row.subject): row.epsilon for row in ledger.table(budget)}
     return Privacy(
         unit=str(budget.unit),
         adjacency=str(budget.adjacency),
         delta=budget.delta,
         budget=budget.epsilon,
-        epsilon=_number(ledger.maximum(budget)),
-        clients={str(row.subject): _number(row.epsilon) for row in clients},
+        epsilon=_number(max(clients.values(), default=0.0)),
+        clients={client: _number(epsilon) for client, epsilon in clients.items()},
         releases=len(ledger.releases),
         ledger=ledger.mark,
         claims=tuple(rows),

@@ -238,7 +238,7 @@ def _card(sources: _Sources) -> Rules:
         "audit": EXPERIMENTER,
         "record": {
             **_all("fits findings configuration", PUBLIC),
-            "transcript": sources.pools,
+            **_all("transcript signatures", sources.pools),
             "ledger": _mark(sources.questions),
         },
     }
