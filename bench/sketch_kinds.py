@@ -1,6 +1,6 @@
 """What should sketches be made of, and how should labels enter? How often all groups are found.
 
-    python -m bench.sketch_kinds [--draws 12] [--workers 2] [--data NAME ...] [--table]
+    python -m bench.sketch_kinds [--draws 12] [--workers 2] [--data NAME ...] [--page]
 
 Twelve clients in four groups (two where groups are sources) hold 50, 100 or 300 examples each.
 Groups are rotations, permuted labels, sources, or sensors of series; labels are even, or each
@@ -33,7 +33,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from bench.harness import append_row, provenance, read_rows
+from bench.harness import ROOT, append_row, provenance, read_rows
+from bench.pages import fill, sheet
 from bench.sketch_clients import SCENARIOS, Client, Scenario, classes, clients
 from secure_fl.pools.sketch import (
     LIGHTEST,
@@ -51,7 +52,7 @@ from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.private_sketch import GRID, PrivateSketch, on_grid
 from secure_fl_kernels.reference import normalize
 
-CSV = "sketch_kinds.csv"
+CSV, PAGE = "sketch_kinds.csv", ROOT / "docs" / "pool-starts.md"
 DELTA, STARTS, ITERATIONS, FEWEST = 1e-5, 128, 11, 3
 SIZES = (100, 300, 50)
 BUDGETS = (0.25, 1.0, 2.0, None)
@@ -261,26 +262,45 @@ def run(data: list[str], draws: int, workers: int) -> None:
             print(f"{number}/{len(futures)}", *facts(row)[:4], row["of"], flush=True)
 
 
-def table() -> str:
-    """What was measured, as Markdown: in a cell the draws of a row in which all groups were found,
-    and the mean index, for ε = 0.25, 1, 2 and without noise.
-    """
-    rows = {facts(row): row for row in read_rows(CSV)}
-    lines = [
-        "| data | groups | labels | examples | made of | sketch | ε = 0.25 | 1 | 2 | none |",
-        "|" + "---|" * 10,
-    ]
-    for line in dict.fromkeys((*fact[:4], *fact[5:]) for fact in rows):
+HEAD = ("data", "groups", "labels", "examples", "made of", "sketch", "ε = 0.25", "1", "2", "none")
+
+
+def table(rows: Iterable[Mapping[str, str]]) -> str:
+    """What was measured: in a cell the draws in which all groups were found, and the mean index."""
+    known = {facts(row): row for row in rows}
+    lines = []
+    for line in sorted({(*fact[:4], *fact[5:]) for fact in known}):
         cells = []
         for budget in BUDGETS:
-            row = rows.get((*line[:4], str(budget), *line[4:]))
+            row = known.get((*line[:4], str(budget), *line[4:]))
             cells.append(f"{row['found']} ({float(row['ari']):.2f})" if row else "–")
         data, groups, skewed, *rest = line
-        lines.append(
-            f"| {' | '.join((data, groups, 'skewed' if skewed == 'True' else 'even', *rest))} | "
-            f"{' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
+        lines.append([data, groups, "skewed" if skewed == "True" else "even", *rest, *cells])
+    return sheet(HEAD, lines)
+
+
+def sums(rows: Iterable[Mapping[str, str]]) -> str:
+    """Over all scenarios and sizes in which a kind of sketch was measured: the share of draws in
+    which all groups were found, and of how many cells.
+    """
+    cells: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+    for row in rows:
+        kind, place = (row["of"], row["labels"]), (row["skewed"], row["epsilon"])
+        share = int(row["found"]) / int(row["draws"])
+        cells.setdefault(kind, {}).setdefault(place, []).append(share)
+    columns = [(skewed, str(epsilon)) for skewed in ("False", "True") for epsilon in BUDGETS[1:]]
+    heads = [
+        f"{'skewed' if skewed == 'True' else 'even'}, {epsilon}" for skewed, epsilon in columns
+    ]
+    lines = [
+        [*kind, *(_share_of(found.get(column, [])) for column in columns)]
+        for kind, found in sorted(cells.items())
+    ]
+    return sheet(("made of", "sketch", *heads), lines)
+
+
+def _share_of(found: list[float]) -> str:
+    return f"{fmean(found):.2f} of {len(found)}" if found else "–"
 
 
 def main() -> None:
@@ -292,11 +312,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     names = sorted({scenario.data for scenario in SCENARIOS})
     parser.add_argument("--data", action="append", choices=names, help="only these; repeatable")
-    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    parser.add_argument("--page", action="store_true", help="only write the tables of the page")
     arguments = parser.parse_args()
-    if not arguments.table:
+    if not arguments.page:
         run(arguments.data or names, arguments.draws, arguments.workers)
-    print(table())
+    print(fill(PAGE, lambda name: {"kinds": table, "sums": sums}[name](read_rows(CSV))))
 
 
 if __name__ == "__main__":
