@@ -289,8 +289,10 @@ def sums(rows: Iterable[Mapping[str, str]]) -> str:
         share = int(row["found"]) / int(row["draws"])
         cells.setdefault(kind, {}).setdefault(place, []).append(share)
     columns = [(skewed, str(epsilon)) for skewed in ("False", "True") for epsilon in BUDGETS[1:]]
+    said = {"False": "even", "True": "skewed"}
     heads = [
-        f"{'skewed' if skewed == 'True' else 'even'}, {epsilon}" for skewed, epsilon in columns
+        f"{said[skewed]}, " + ("no noise" if epsilon == "None" else f"ε = {float(epsilon):g}")
+        for skewed, epsilon in columns
     ]
     lines = [
         [*kind, *(_share_of(found.get(column, [])) for column in columns)]
