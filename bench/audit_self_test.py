@@ -7,7 +7,7 @@
 A row for each fault in its small run, and for each small run without one, which all its faults
 share: at how many seeds the check said `broken`, `held`, or was stopped, and the mean processor
 seconds of one. Of the folder's trials those count that the source code that is here made; a row
-that is there of the same case is replaced. Rows go to `results/audit_self_test.csv`.
+of the same fault is replaced. Rows go to `results/audit_self_test.csv`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from secure_fl.audit.suite.document import read_record
 from secure_fl.federation.policy.installed import code_digest
 
 CSV, PAGE = "audit_self_test.csv", ROOT / "docs" / "auditing.md"
-KEY = ("check", "fault", "run")
 COLUMNS = ("check", "faults", "tried", "caught", "honest runs", "passed", "false alarms")
 
 
@@ -50,15 +49,24 @@ def collect(folder: Path, into: Path = RESULTS) -> int:
     here = code_digest()
     kept = [read_record(path, CaseFile) for path in sorted(folder.glob("*.json"))]
     made = [row_of(each) for each in kept if each.code == here and each.trials]
-    keys = {tuple(map(str, (row[name] for name in KEY))) for row in made}
-    others = [row for row in read_rows(CSV, into) if tuple(row[name] for name in KEY) not in keys]
     where = provenance(["scikit-learn", "scipy"])
-    (into / CSV).unlink(missing_ok=True)
-    for old in others:
-        append_row(CSV, {**old}, {}, into)
     for row in made:
         append_row(CSV, row, where, into)
+    rows = newest(read_rows(CSV, into))
+    (into / CSV).unlink(missing_ok=True)
+    for row in rows:
+        append_row(CSV, dict(row), {}, into)
     return len(made)
+
+
+def newest(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Of every fault its last row, and of the runs without one those that these faults share: a
+    run has another digest once a setting has another default.
+    """
+    faults_ = {(row["check"], row["fault"]): row for row in rows if row["fault"]}
+    shared = {(row["check"], row["run"]) for row in faults_.values()}
+    honest = {(row["check"], row["run"]): row for row in rows if not row["fault"]}
+    return [row for key, row in honest.items() if key in shared] + list(faults_.values())
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
