@@ -17,6 +17,7 @@ from torch import Tensor
 
 from secure_fl_kernels import dispatch, functional, operators, reference
 from secure_fl_kernels.cpu import ntxent, tiles, uniform
+from secure_fl_kernels.cpu import threads as cpu_threads
 from secure_fl_kernels.subspace import Subspace
 
 GOLDEN = Path(__file__).parents[1] / "data" / "ssd_golden.npz"
@@ -100,7 +101,11 @@ def test_one_dimension_has_values_and_no_gradient() -> None:
 @pytest.mark.usefixtures("on_tiles")
 @pytest.mark.parametrize("n", [127, 128, 129, 256, 257, 511, 513])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_ragged_tiles_on_any_number_of_threads(n: int, threads: int) -> None:
+@pytest.mark.parametrize("fewest", [0, 4096])
+def test_ragged_tiles_on_any_number_of_threads(
+    n: int, threads: int, fewest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_threads, "_FEWEST_ROWS", fewest)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -108,6 +113,26 @@ def test_ragged_tiles_on_any_number_of_threads(n: int, threads: int) -> None:
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+FORKED = """
+import os
+import torch
+from secure_fl_kernels import uniformity_loss
+
+torch.set_num_threads(2)
+z = torch.randn(4096, 4)
+value = uniformity_loss(z)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(uniformity_loss(z), value) else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_fork_has_threads_of_its_own() -> None:
+    """Those of its parent are not there: it would wait for them for ever."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
 
 
 @pytest.mark.usefixtures("on_tiles")

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from secure_fl_kernels.cpu.sphere import soft_positive, tangent, unit
-from secure_fl_kernels.cpu.tiles import Cut, Tile, cut_of, rectangle, shared
+from secure_fl_kernels.cpu.threads import shared, tiled
+from secure_fl_kernels.cpu.tiles import Cut, Tile, cut_of, rectangle
 
 
+@tiled
 def forward(q: Tensor, k: Tensor, temperature: float) -> tuple[Tensor, ...]:
     """(loss, unit queries · √(u/τ), their inverse lengths, keys likewise, theirs, `[2, N]`: x_i and
     s_ii) of raw rows `[N, D]` and `[K, D]`; u is the unit of similarities (`Cut`).
@@ -46,6 +48,7 @@ def forward(q: Tensor, k: Tensor, temperature: float) -> tuple[Tensor, ...]:
     )
 
 
+@tiled
 def backward(
     grad: Tensor,
     scaled_q: Tensor,

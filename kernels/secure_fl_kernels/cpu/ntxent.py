@@ -25,7 +25,8 @@ from torch import Tensor
 
 from secure_fl_kernels.cpu.log_weights import Terms, expanded
 from secure_fl_kernels.cpu.sphere import add_own, energies, soft_positive, tangent, unit
-from secure_fl_kernels.cpu.tiles import Cut, Tile, cut_of, shared, two_views
+from secure_fl_kernels.cpu.threads import shared, tiled
+from secure_fl_kernels.cpu.tiles import Cut, Tile, cut_of, two_views
 
 
 def fits(rows: int, temperature: float, dtype: torch.dtype) -> bool:
@@ -33,6 +34,7 @@ def fits(rows: int, temperature: float, dtype: torch.dtype) -> bool:
     return 1 / temperature + log(max(rows, 1)) < 0.95 * log(torch.finfo(dtype).max)
 
 
+@tiled
 def forward(
     x: Tensor, temperature: float, columns: Tensor | None, cut: Cut | None = None
 ) -> tuple[Tensor, ...]:
@@ -66,6 +68,7 @@ def forward(
     )
 
 
+@tiled
 def backward(
     grad: Tensor,
     weights: Tensor | None,

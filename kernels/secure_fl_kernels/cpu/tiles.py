@@ -1,18 +1,10 @@
-"""Walking a similarity matrix, or its lower triangle, in tiles, on one thread or several.
-
-Torch releases the interpreter's lock inside its operations, so Python threads over tiles keep all
-processors busy, and each works on tiles that fit its cache. Torch's own threads inside small
-products do not: beside another process they collapse.
-"""
+"""Walking a similarity matrix, or its lower triangle, in tiles that fit a core's cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from math import log
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from secure_fl_kernels import tuning
@@ -63,9 +55,6 @@ class Tile(NamedTuple):
     def symmetric(self) -> bool:
         """Whether rows and columns are the same."""
         return self.top == self.left
-
-
-Work = Callable[[Iterator[Tile]], Tensor]
 
 
 class Cut(NamedTuple):
@@ -141,29 +130,3 @@ def two_views(count: int, edge: int | None = None) -> list[Tile]:
         for i, i_end, j, j_end, zero in triangle(count, edge)
     ]
     return triangle(count, edge) + across + second
-
-
-def shared(work: Work, tiles: list[Tile]) -> Tensor:
-    """`work` over the tiles, dealt out to as many threads as torch has; the parts are added in
-    thread order, so results repeat bit for bit.
-
-    `work` returns a tensor of its own: accumulators are private, never shared.
-    """
-    before = torch.get_num_threads()
-    threads = max(1, min(before, len(tiles)))
-    if threads == 1:
-        return work(iter(tiles))
-
-    def one(number: int) -> Tensor:
-        torch.set_num_threads(1)
-        with torch.no_grad():
-            return work(iter(tiles[number::threads]))
-
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(one, range(threads)))
-    finally:
-        torch.set_num_threads(before)
-    for part in parts[1:]:
-        parts[0] += part
-    return parts[0]

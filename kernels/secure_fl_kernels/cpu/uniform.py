@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from secure_fl_kernels.cpu.sphere import add_own, energies, tangent, unit
-from secure_fl_kernels.cpu.tiles import Tile, cut_of, shared, triangle
+from secure_fl_kernels.cpu.threads import shared, tiled
+from secure_fl_kernels.cpu.tiles import Tile, cut_of, triangle
 
 
 def fits(t: float, dtype: torch.dtype) -> bool:
@@ -26,6 +27,7 @@ def fits(t: float, dtype: torch.dtype) -> bool:
     return 4 * t < 0.95 * -log(torch.finfo(dtype).tiny)
 
 
+@tiled
 def forward(x: Tensor, views: int, t: float, columns: Tensor | None) -> tuple[Tensor, ...]:
     """(uniformity, mean over the views; alignment of two views or 0; inverse lengths; pull; rates;
     own coordinates; energies).
