@@ -124,9 +124,11 @@ class SketchForm:
 
 
 def labels_in(config: FederationConfig) -> Literal["features", "labelled", "conditional"]:
-    """How labels enter sketches. `auto` tells labels apart where the task has some. It does not
-    compare by shared labels: noised at ε = 1 that leaves little, and what clients differ by in
-    their labels is then no part of how far they differ (`compared`).
+    """How labels enter sketches. `auto` tells labels apart where the task has some: nothing else
+    finds clients whose labels mean different things, though where they mean the same, sketches
+    without labels find more (docs/pool-starts.md). It does not compare by shared labels: noised at
+    ε = 1 that leaves little, and what clients differ by in their labels is then no part of how far
+    they differ (`compared`).
     """
     pools = config.pools
     if pools.sketch != "auto":
