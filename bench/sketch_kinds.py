@@ -262,9 +262,6 @@ def run(data: list[str], draws: int, workers: int) -> None:
             print(f"{number}/{len(futures)}", *facts(row)[:4], row["of"], flush=True)
 
 
-HEAD = ("data", "groups", "labels", "examples", "made of", "sketch", "ε = 0.25", "1", "2", "none")
-
-
 def table(rows: Iterable[Mapping[str, str]]) -> str:
     """What was measured: in a cell the draws in which all groups were found, and the mean index."""
     known = {facts(row): row for row in rows}
@@ -276,7 +273,8 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
             cells.append(f"{row['found']} ({float(row['ari']):.2f})" if row else "–")
         data, groups, skewed, *rest = line
         lines.append([data, groups, "skewed" if skewed == "True" else "even", *rest, *cells])
-    return sheet(HEAD, lines)
+    head = ("data", "groups", "labels", "examples", "made of", "sketch", "ε = 0.25", "1", "2")
+    return sheet((*head, "none"), lines)
 
 
 def sums(rows: Iterable[Mapping[str, str]]) -> str:

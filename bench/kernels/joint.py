@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from bench.kernels.case import Case, Floor, Function, Inputs, Kernel
+from bench.kernels.case import Case, Floor, Function, Kernel
 from bench.kernels.providers import compiled_naive, naive, ours
 from secure_fl_kernels import functional, reference
 
 TEMPERATURE = 0.5
-_ROWS, _FULL_ROWS = (4096, 65536), (1024, 4096, 16384, 65536)
+Work = Callable[[Case], float]
+Floors = Callable[[Case, str], Floor | None]
 
 
-def _row_bytes(copies: float) -> Callable[[Case], float]:
+def _row_bytes(copies: float) -> Work:
     return lambda case: 4 * copies * case.rows * case.dimension
 
 
@@ -31,25 +32,20 @@ def _plain_distilled(h: Tensor, z: Tensor) -> Tensor:
 
 
 def _kernel(
-    name: str, title: str, fused: Function, plain: Function, inputs: Callable[[Case], Inputs],
-    work: Callable[[Case], float], floor: Callable[[Case, str], Floor | None],
-) -> Kernel:  # fmt: skip
+    name: str, title: str, fused: Function, plain: Function, work: Work, floor: Floors
+) -> Kernel:
     triton = ours(fused, bytes_of=_row_bytes(6))[-1]
     return Kernel(
         name=name,
         title=title,
-        inputs=inputs,
-        providers=(
-            triton,
-            naive(plain, _row_bytes(16)),
-            compiled_naive(plain, _row_bytes(8)),
-        ),
+        inputs=lambda case: case.views(case.rows),
+        providers=(triton, naive(plain, _row_bytes(16)), compiled_naive(plain, _row_bytes(8))),
         exact=lambda _: plain,
         exact_bytes=_row_bytes(32),
         floor=floor,
         work=work,
-        rows=_ROWS,
-        full_rows=_FULL_ROWS,
+        rows=(4096, 65536),
+        full_rows=(1024, 4096, 16384, 65536),
     )
 
 
@@ -59,7 +55,6 @@ DISTILLATION = _kernel(
     "examples, both of width D",
     _distilled,
     _plain_distilled,
-    lambda case: case.views(case.rows),
     lambda case: 60.0 * case.rows * case.dimension,
     lambda case, _: Floor(exps=2 * case.rows * case.dimension),
 )
@@ -69,7 +64,6 @@ MOMENT = _kernel(
     "squared norm of the second moment of all unit rows of two views; rows are examples",
     functional.spectral_moment,
     reference.spectral_moment,
-    lambda case: case.views(case.rows),
     lambda case: 8.0 * case.rows * case.dimension**2,
     lambda case, _: Floor(flops=6 * case.rows * case.dimension**2),
 )

@@ -27,6 +27,7 @@ def report(
     Of one run its card too, beside the page: privacy-card.json, for programs, and
     privacy-card.html, two sheets of paper at most.
     """
+    from secure_fl.federation.run_folder.tags import REPORT
     from secure_fl.report.card import write_card
     from secure_fl.report.page import write_report
 
@@ -34,7 +35,7 @@ def report(
         problem = "is named twice"
         remedy = "leave out --to, its former name"
         raise ConfigError(problem, field="--out", value=[str(path), str(to)], remedy=remedy)
-    written = path or to or folders[0] / "report.html"
+    written = path or to or folders[0] / REPORT
     write_report(folders, written)
     out.print(f"wrote {written}")
     if len(folders) == 1:

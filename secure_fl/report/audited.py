@@ -81,8 +81,7 @@ class Audit:
         if not self.current:
             return OUTDATED
         said = "not everything was tried" if self.verdict == "not tried" else self.verdict
-        asked, skipped = len(self.outcomes), len(self.document.left_out)
-        return f"{asked} of {counted(asked + skipped, 'check')}: {said}" if skipped else said
+        return part_of(len(self.outcomes), len(self.document.left_out)) + said
 
     @property
     def alarming(self) -> bool:
@@ -140,7 +139,9 @@ class Audit:
             if bound.kind == "bound" and (claim := self.claimed(outcome, bound))
         ]
         if not held:
-            unmeasured = "ε itself was not measured: no check here gives a bound on it from below."
+            unmeasured = (
+                "ε itself was not measured: no bound here can be held against what is claimed."
+            )
             return "" if self.run.summary.charged is None else unmeasured
         _, outcome, bound, claim = max(held, key=lambda each: each[0])
         if bound.epsilon <= 0:
@@ -149,6 +150,11 @@ class Audit:
             f"Nearest to its claim came {outcome.check} ({bound.method}): ε ≥ "
             f"{at_least(bound.epsilon)}, where {epsilon(claim)} is claimed of what it played."
         )
+
+
+def part_of(asked: int, left_out: int) -> str:
+    """How many checks were asked for, before their verdict; nothing where that is all of them."""
+    return f"{asked} of {counted(asked + left_out, 'check')}: " if left_out else ""
 
 
 def at_least(value: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from secure_fl.report.audited import OUTDATED, at_least, in_words
+from secure_fl.report.audited import OUTDATED, at_least, in_words, part_of
 from secure_fl.report.findings import ADJACENCY, PROTECTIONS
 from secure_fl.report.names import printable
 from secure_fl.report.page import environment
@@ -108,14 +108,16 @@ def _accuracy(card: PrivacyCard) -> str:
         return "not in this record" if found is None else "not measured: trained without labels"
     told = f"{share(found.mean)}, mean over clients, ± {share(found.deviation)}"
     majority = found.most_frequent_class
-    beside = "" if majority is None else f"; always the most frequent class {share(majority)}"
+    beside = (
+        "" if majority is None else f"; who always says the most frequent class {share(majority)}"
+    )
     outside = "; not covered by any ε" if card.privacy is not None else ""
     return f"{told}; worst client {share(found.worst)}{beside}{outside}"
 
 
 def _audit(audit: AuditFacts) -> str:
     asked = len((*audit.broken, *audit.not_tried, *audit.held))
-    part = f"{asked} of {asked + len(audit.left_out)} checks: " if audit.left_out else ""
+    part = part_of(asked, len(audit.left_out))
     found = f"{part}{audit.verdict}, at depth {audit.depth}, {audit.made}"
     named = {
         "broken": audit.broken,

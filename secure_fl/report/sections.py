@@ -10,6 +10,7 @@ from typing import Any
 
 from secure_fl.data.summary import ClientSummary
 from secure_fl.federation.run_folder.summary import FinalPools, SketchPrivacy
+from secure_fl.federation.run_folder.tags import REPORT
 from secure_fl.finished.summary import SIMULATED
 from secure_fl.quantities import clock, size
 from secure_fl.report.audited import badge
@@ -33,7 +34,6 @@ _MOST_NAMES = 12
 _BY_ITSELF = (
     "Who sees what is said of parties that run apart, as in a deployment; here one process was all."
 )
-_PAGE = "report.html"
 _BESIDE = (
     "This page itself is outside of these ε: accuracies, who holds what and who is where were "
     "computed from examples for the experimenter. Do not pass it on as if it were private."
@@ -263,7 +263,7 @@ def claim_notes(run: Run) -> list[str]:
     largest_of = f"the largest of any client, of a budget of {said.budget:g}"
     found = [f"{kind}, {largest_of}. {told} ε of different units are never added."]
     found += [_BY_ITSELF] if SIMULATED in run.summary.unprotected else []
-    return [*found, _BESIDE] if _PAGE in said.outside else found
+    return [*found, _BESIDE] if REPORT in said.outside else found
 
 
 def secrecy_table(run: Run) -> Table | None:

@@ -21,7 +21,8 @@ PUBLIC, EXPERIMENTER, UNNOISED = "public", "experimenter", "released:unnoised"
 ANY, BELOW = "*", "**"
 """Any one name (of a client, a phase, a tensor); everything below."""
 
-MADE_LATER = ("report.html", "privacy-card.html", "privacy-card.json", "audit.json", "audit/*")
+REPORT = "report.html"
+MADE_LATER = (REPORT, "privacy-card.html", "privacy-card.json", "audit.json", "audit/*")
 """What is made of a finished run, and made anew: no digest of the run's covers it."""
 
 Rules = Mapping[str, Union[str, "Rules"]]

@@ -12,7 +12,7 @@ import torch
 from federation.parts import engine_of, state_at
 from helpers import StopAfter, tiny_config
 
-from secure_fl import Dataset, Federation, run
+from secure_fl import Dataset, Federation
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
 from secure_fl.federation.asks import TrainCandidate, TrainEncoder
@@ -99,12 +99,9 @@ def test_nothing_but_noised_values_leaves_a_private_client(
     ids=["sketch", "choice", "client"],
 )
 def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
-    tmp_path: Path, images: Dataset, privacy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Dataset, privacy: dict[str, Any]
 ) -> None:
     config = private(privacy)
-    monkeypatch.setattr(
-        run, "check_paths", lambda *_: None
-    )  # which would be the same for every one of these runs
     whole = Federation(config, data=images).run(tmp_path / "whole")
     expected = {
         release.key for release in PrivacyLedger.load(tmp_path / "whole" / "ledger.json").releases

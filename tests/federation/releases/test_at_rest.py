@@ -18,7 +18,6 @@ from federation.folders import CLIENTS, ROUNDS, private_config, recorded_rounds,
 from helpers import StopAfter, tiny_config
 
 from secure_fl import Callback, Dataset, Federation
-from secure_fl import run as run_module
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
 from secure_fl.federation.releases import box as release_box
 from secure_fl.federation.releases.box import ReleaseBox
@@ -235,8 +234,6 @@ def test_what_can_be_resumed_has_all_that_a_run_begins_with(
     config = tiny_config(
         pretrain=pretrain, privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0}
     )
-    # which takes its time, and writes nothing
-    monkeypatch.setattr(run_module, "check_paths", lambda *_: None)
     federation = Federation(config, data=images, callbacks=[_StopAtOnce()])
     fsync = os.fsync
     resumable = list[set[str]]()
